@@ -1,0 +1,61 @@
+# Two commands from a bare clone: `make demo` and `make test`. Everything installs into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
+
+.PHONY: demo test test-all check bench format native native-sanitized native-emulated wheel clean
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: what is installed in .venv, rebuilt when a source file changes.
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(PIP) install --quiet --constraint constraints.txt ".[plot,data]"
+	@rm -f $(VENV)/.dev && touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/mmha data get brown
+	$(BIN)/mmha demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp
+	bash tests/native/check_symbols.sh
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp
+
+test-all: check native native-sanitized native-emulated $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# The kernels without Python: plain, under AddressSanitizer and UBSan, and the instruction sets that this machine lacks.
+native:
+	bash tests/native/run.sh plain
+native-sanitized:
+	bash tests/native/run.sh sanitized
+native-emulated:
+	bash tests/native/run.sh emulated
+
+bench: $(VENV)/.installed
+	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png
+
+wheel: $(BIN)/python
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist

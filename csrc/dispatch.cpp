@@ -1,0 +1,74 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace mmha {
+namespace {
+
+struct Target {
+  const KernelTable* table;
+  bool (*supported)();
+};
+
+// Best first. GCC's and clang's __builtin_cpu_supports checks CPUID and that the OS saves the wide registers (XGETBV).
+const Target kTargets[] = {
+#if defined(__x86_64__)
+    {&kAvx512Table,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+     }},
+    {&kAvx2Table, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#elif defined(__aarch64__)
+    {&kNeonTable, [] { return true; }},
+#endif
+    {&kScalarTable, [] { return true; }},
+};
+
+std::string join(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& n : names) out += (out.empty() ? "" : ", ") + n;
+  return out;
+}
+
+const KernelTable* find(const std::string& name, const char* argument) {
+  for (const Target& t : kTargets)
+    if (name == t.table->name && t.supported()) return t.table;
+  throw std::invalid_argument("`" + std::string(argument) + "`: expected one of " + join(available_isas()) +
+                              " on this machine, got '" + name + "'");
+}
+
+const KernelTable* first_choice() {
+  if (const char* forced = std::getenv("MMHA_ISA"); forced && *forced) return find(forced, "MMHA_ISA");
+  for (const Target& t : kTargets)
+    if (t.supported()) return t.table;
+  return &kScalarTable;
+}
+
+std::atomic<const KernelTable*>& in_use() {
+  static std::atomic<const KernelTable*> table{first_choice()};
+  return table;
+}
+
+}  // namespace
+
+const KernelTable& kernels() { return *in_use().load(std::memory_order_relaxed); }
+
+std::vector<std::string> compiled_isas() {
+  std::vector<std::string> names;
+  for (const Target& t : kTargets) names.push_back(t.table->name);
+  return names;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Target& t : kTargets)
+    if (t.supported()) names.push_back(t.table->name);
+  return names;
+}
+
+std::string select_isa(const std::string& name) { return in_use().exchange(find(name, "isa"))->name; }
+
+}  // namespace mmha

@@ -1,0 +1,40 @@
+"""Masked multi-head attention for PyTorch: masks as values, and kernels that compute only what is visible.
+
+>>> import torch, mmha
+>>> from mmha.masks import Causal, Window
+>>> q = k = v = torch.ones(1, 2, 5, 4)
+>>> mmha.attention(q, k, v, Causal() & Window(2)).shape
+torch.Size([1, 2, 5, 4])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import masks as masks
+    from . import nn as nn
+    from .ops import attention as attention
+
+__version__ = "0.1.0"
+
+# Public names are imported at their first use: `import mmha`, and with it `mmha --help`, must not wait for torch.
+_HOME = {"attention": "mmha.ops"}
+_MODULES = ("masks", "nn", "reference")
+
+__all__ = ["__version__", "attention", "masks", "nn", "reference"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mmha.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'mmha' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

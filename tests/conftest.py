@@ -1,0 +1,30 @@
+"""Fixtures for all tests: every instruction set of this machine, fixed seeds, and what to do without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mmha import _kernels
+
+
+@pytest.fixture(params=_kernels.available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once per instruction set that this machine has."""
+    previous = _kernels.select(request.param)
+    yield request.param
+    _kernels.select(previous)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_ci() -> bool:
+    """True where a missing network is a failure and not a reason to skip."""
+    return os.environ.get("CI", "") not in ("", "0", "false")
