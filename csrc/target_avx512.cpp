@@ -1,9 +1,10 @@
 // The kernels for avx512. No header of the C++ library may be included here: a shared inline function compiled with
 // wide instructions could be the copy that the linker keeps for everyone.
+#include "simd/avx512.h"
+
 #include "backward.h"
 #include "forward.h"
 #include "probe.h"
-#include "simd/avx512.h"
 
 namespace mmha {
 

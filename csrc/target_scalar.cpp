@@ -1,9 +1,10 @@
 // The kernels for scalar. No header of the C++ library may be included here: a shared inline function compiled with
 // wide instructions could be the copy that the linker keeps for everyone.
+#include "simd/scalar.h"
+
 #include "backward.h"
 #include "forward.h"
 #include "probe.h"
-#include "simd/scalar.h"
 
 namespace mmha {
 
