@@ -1,7 +1,8 @@
 """The one format of every message about bad input: ``argument``: expected X, got Y.
 
 Every room raises through these helpers, so that a message always names the argument, what was expected and what came.
-Nothing here imports torch: a tensor is recognised by its attributes, so the command line can use this room and stay light.
+Nothing here imports torch: a tensor is recognised by its attributes, so the command line can use this room and
+stay light.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def number(argument: str, value: Any, minimum: float | None = None) -> float:
 
 
 def dtype_in(argument: str, value: Any, names: Sequence[str]) -> None:
-    """Raise unless the value is a tensor whose dtype is one of the names ("float32", "bool", ...): TypeError otherwise."""
+    """Raise TypeError unless the value is a tensor whose dtype is one of the names ("float32", "bool", ...)."""
     expected = f"a tensor of {listed(names)}"
     if not is_tensor(value):
         raise type_error(argument, expected, value)
