@@ -92,8 +92,8 @@ def gradients(
     """
     head = _Heads(q, k, v, rule or Rule())
     given = [None if g is None else g.detach().double() for g in (grad.out, grad.lse, grad.weights)]
-    dq, dk, dv = torch.zeros_like(head.q), torch.zeros_like(head.k), torch.zeros_like(head.v)
-    added = None if head.additive is None else torch.zeros_like(head.additive)
+    dq, dk, dv = (x.new_zeros(x.shape) for x in (head.q, head.k, head.v))
+    added = None if head.additive is None else head.additive.new_zeros(head.additive.shape)
     for rows in head.chunks():
         for b, h in head.pairs():
             g_out, g_lse, g_weights = (None if g is None else g[b, h, rows.part] for g in given)
@@ -177,11 +177,14 @@ class _Heads:
 
 
 def _sum_visible(w: Tensor, x: Tensor, visible: Tensor) -> Tensor:
-    """sum_j w[i, j] x[j] over the visible j only: a product of matrices would let NaN and Inf in through 0 * NaN."""
-    if bool(x.isfinite().all()):
-        return w @ x
-    columns = [torch.where(visible, w * x[:, d], 0.0).sum(-1) for d in range(x.shape[1])]
-    return torch.stack(columns, -1)
+    """sum_j w[i, j] x[j] over the visible j only: a product of matrices alone would let NaN and Inf in through 0 * NaN."""
+    finite = x.isfinite()
+    sums = w @ torch.where(finite, x, 0.0)
+    rows = (visible & ~finite.all(-1)).any(-1)  # those that see a number which is not finite
+    if bool(rows.any()):
+        w, visible = w[rows], visible[rows]
+        sums[rows] = torch.stack([torch.where(visible, w * x[:, d], 0.0).sum(-1) for d in range(x.shape[1])], -1)
+    return sums
 
 
 def _four(x: Tensor) -> Tensor:
