@@ -1,0 +1,68 @@
+"""What a figure or a bug report needs to know about the machine and the installation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it, or the architecture when it gives none."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def usable_cpus() -> int:
+    """How many logical CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def kernels() -> dict[str, Any]:
+    """The compiled core: which instruction set is in use, which are compiled in, which this machine can run."""
+    try:
+        from mmha import _kernels
+    except ImportError as error:
+        return {"isa": None, "error": str(error)}
+    return {"isa": _kernels.isa(), "compiled": list(_kernels.compiled()), "available": list(_kernels.available())}
+
+
+def torch_facts() -> dict[str, Any]:
+    """torch's version and threads; mmha computes in the same threads."""
+    try:
+        import torch
+    except ImportError as error:
+        return {"version": None, "error": str(error)}
+    return {"version": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def machine() -> dict[str, Any]:
+    """Everything, as plain JSON values."""
+    import mmha
+    from mmha.data.registry import root
+
+    return {
+        "mmha": mmha.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cpus": usable_cpus(),
+        "kernels": kernels(),
+        "torch": torch_facts(),
+        "executable": sys.executable,
+        "data": str(root()),
+        "environment": {
+            name: os.environ[name]
+            for name in ("MMHA_ISA", "MMHA_DATA", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+            if name in os.environ
+        },
+    }

@@ -1,0 +1,102 @@
+"""The `mmha` program: which commands there are, and the one place where an error becomes a line and an exit code.
+
+Exit codes: 0 it worked · 1 a bug of ours · 2 bad input or a missing file, said in one line · 130 interrupted.
+`MMHA_TRACEBACK=1` shows where an error came from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmha.cli import bench, data, demo, info, mask, tag, train
+from mmha.cli.printing import examples
+
+# typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+CliError: type[Exception] = UsageError.__bases__[0]
+USER_ERRORS = (ValueError, TypeError, OSError, NotImplementedError, ImportError)
+
+# Plain help: rich's panels cost another 0.2 s before the first word is read.
+app = typer.Typer(
+    name="mmha",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples("mmha demo", 'mmha tag "I saw a saw"', 'mmha mask "causal & window(4)" --size 12', "mmha bench"),
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Masked multi-head attention for PyTorch on CPUs: see masks, time them, and put them to work."""
+    if version:
+        import mmha
+
+        print(f"mmha {mmha.__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
+app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("info", epilog=info.EXAMPLES)(info.info)
+app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `mmha` script; leaves through SystemExit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return the exit code; an error is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe in an old encoding shows "?" for a glyph it lacks; it does not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        return int(app(list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+    except Exception as error:
+        if os.environ.get("MMHA_TRACEBACK"):
+            raise
+        return report(error)
+
+
+def report(error: Exception) -> int:
+    """Say the error in one line on stderr; the exit code is 2 when the input was at fault and 1 when we were."""
+    if isinstance(error, BrokenPipeError):  # the reader has left (`mmha ... | head`): nothing to say, nobody to hear
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the interpreter flushes it at exit)
+        return 0
+    if isinstance(error, typer.Abort):
+        return complain("aborted", 130)
+    if type(error).__name__ == "NoArgsIsHelpError":  # `mmha data` alone; its message is the help (no public name)
+        print(error.format_message())  # type: ignore[attr-defined]
+        return 0
+    if isinstance(error, CliError):
+        context = getattr(error, "ctx", None)
+        where = f" (see '{context.command_path} --help')" if context else ""
+        return complain(error.format_message().rstrip(".") + where, 2)  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return complain(f"{os.fspath(error.filename)}: {error.strerror}", 2)
+    if isinstance(error, USER_ERRORS):
+        return complain(str(error) or type(error).__name__, 2)
+    return complain(f"{type(error).__name__}: {error} (a bug of ours: MMHA_TRACEBACK=1 shows where)", 1)
+
+
+def complain(text: str, code: int) -> int:
+    """One line on stderr, whatever the text holds."""
+    print("mmha: " + " ".join(text.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,106 @@
+"""`mmha bench`: the door to `mmha.bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmha.cli.printing import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmha.bench.cases import Case
+    from mmha.bench.measure import Limits, Row
+
+EXAMPLES = examples(
+    "mmha bench --quick",
+    "mmha bench --filter 'forward causal'",
+    "mmha bench --threads 1 --json results.json --plot results.png",
+)
+HEADER = (
+    f"{'work':<19}{'L':>6}{'D':>5}{'torch ms':>11}{'mmha ms':>10}"
+    f"{'× torch':>9}{'aim':>6}{'GFLOP/s':>9}{'limit':>7}{'rounds':>8}"
+)
+
+
+def bench(
+    words: Annotated[str, typer.Option("--filter", metavar="WORDS", help="Only rows that have all these words.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="Threads for both sides; 0 means as many as torch uses.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Only rows up to L = 2048, half a second each.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time for a row; a row has at least 5 rounds.")] = 2.0,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every sample and the machine to FILE.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the ratios to FILE (png, svg, pdf).")] = None,
+) -> None:
+    """Time attention against torch here. Forward and backward, beside this machine's own limits.
+
+    Both sides compute float32, batch 1, 8 heads, in turns within one run; figures are medians. GFLOP/s counts visible
+    pairs only and "limit" is its share of the multiply-adds the machine reached in a probe just before and after. torch
+    gets is_causal=True for causal rows and a ready-made dense mask for padding, window and documents.
+    """
+    chosen = choose(words, quick)
+    for option, path in (("--json", json), ("--plot", plot)):
+        writable(option, path)
+    limits, rows = run(chosen, threads, min(seconds, 0.5) if quick else seconds)
+    if json is not None:
+        import json as codec
+
+        from mmha.bench.record import record
+
+        json.write_text(codec.dumps(record(limits, rows), indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {json}")
+    if plot is not None:
+        from mmha.bench.chart import draw
+
+        draw(limits, rows, plot)
+        print(f"wrote {plot}")
+
+
+def choose(words: str, quick: bool) -> tuple[Case, ...]:
+    """The rows asked for."""
+    from mmha.bench.cases import CASES, QUICK_LENGTH, select
+
+    return select(words, tuple(case for case in CASES if case.length <= QUICK_LENGTH) if quick else CASES)
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Say that the folder is missing before the minute of measuring and not after it."""
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(2, f"no such folder, for {option} {path.name}", str(path.parent))
+
+
+def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, list[Row]]:
+    """Measure the cases, printing each row as soon as it is known."""
+    import torch
+
+    from mmha.bench.measure import measure, probe
+    from mmha.cli.printing import console
+
+    out, progress = console(), console(stderr=True)
+    limits = probe(threads or torch.get_num_threads())
+    out.print(
+        f"float32, batch 1, 8 heads, {limits.threads} threads; "
+        f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading"
+    )
+    out.print(HEADER, style="bold", markup=False)
+    rows = []
+    for number, case in enumerate(chosen, 1):
+        if progress.is_terminal:
+            progress.print(f"[dim]{number}/{len(chosen)} {case.name}[/dim]", end="\r")
+        rows.append(measure(case, limits.threads, seconds))
+        out.print(row_text(rows[-1]))
+    return limits, rows
+
+
+def row_text(row: Row) -> str:
+    """A row of the table; the ratio is green where it reaches its aim and yellow where it does not (rich markup)."""
+    case, colour = row.case, "green" if row.ratio >= row.case.aim else "yellow"
+    return (
+        f"{case.direction:<9} {case.kind:<9}{case.length:>6}{case.head_dim:>5}"
+        f"{row.torch_median:>11.2f}{row.mmha_median:>10.2f}"
+        f"[{colour}]{row.ratio:>9.2f}[/{colour}]{case.aim:>6g}{row.gflops:>9.1f}{row.share:>7.0%}{row.rounds:>8}"
+    )
