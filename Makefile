@@ -32,13 +32,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 	bash tests/native/check_symbols.sh
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 
 test-all: check native native-sanitized native-emulated $(VENV)/.dev
 	$(BIN)/python -m pytest

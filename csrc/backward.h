@@ -74,10 +74,10 @@ static inline void load_block(const BackwardArgs& a, int64_t b, int64_t h, int64
 static inline void probabilities(const BackwardArgs& a, const float* k, const float* v, BackwardState& st) {
   const Tile& tile = st.tile;
   const int64_t count = tile.last - tile.first;
-  dot_keys(k + tile.first * a.k.stride_t, a.k.stride_t, count, st.block.packed_q, a.size.head_dim, kBackwardPanels,
-           st.p, kBackwardRows, kPanel);
-  dot_keys(v + tile.first * a.v.stride_t, a.v.stride_t, count, st.block.packed_grad, a.size.value_dim, kBackwardPanels,
-           st.ds, kBackwardRows, kPanel);
+  dot_keys<false>(k + tile.first * a.k.stride_t, a.k.stride_t, count, st.block.packed_q, a.size.head_dim,
+                  kBackwardPanels, {st.p, kBackwardRows, kPanel}, nullptr);
+  dot_keys<false>(v + tile.first * a.v.stride_t, a.v.stride_t, count, st.block.packed_grad, a.size.value_dim,
+                  kBackwardPanels, {st.ds, kBackwardRows, kPanel}, nullptr);
   const Vec scale = set1(a.scale);
   for (int lane = 0; lane < kBackwardRows; lane += kLanes) {
     const Vec lse = load(st.block.lse + lane), delta = load(st.block.delta + lane);

@@ -17,15 +17,14 @@ constexpr float kLn2 = 0.693147180559945309f;
 // 2^x for x <= 0 (and a little above) to 1e-7 relative: minimax of degree 5 on [-1/2, 1/2], exact at 0, so that
 // an unchanged maximum rescales by exactly 1. Below 2^-126 the result is 0; NaN stays NaN.
 MMHA_INLINE Vec exp2(Vec x) {
-  const Vec lowest = set1(-126.0f);
-  const Split s = split_exponent(max(lowest, x));
+  const Split s = split_exponent(x);
   Vec p = set1(0.001326472731307149f);
   p = fma(p, s.fraction, set1(0.009671512991189957f));
   p = fma(p, s.fraction, set1(0.05550733581185341f));
   p = fma(p, s.fraction, set1(0.24022242426872253f));
   p = fma(p, s.fraction, set1(0.6931470036506653f));
   p = fma(p, s.fraction, set1(1.0f));
-  return zero_below(scale_by_exponent(p, s), x, lowest);
+  return zero_below(scale_by_exponent(p, s), x, set1(-126.0f));
 }
 
 // Calls f(integral_constant-like tag) with R == n for n in 1..Most.
@@ -78,10 +77,11 @@ static inline void unpack_transposed(const float* in, const float* factor, int64
     }
 }
 
-// out[r][lane] = sum_d keys[r][d] * packed[d][lane] for R keys and one panel of lanes.
-template <int R>
+// out[r][lane] = sum_d keys[r][d] * packed[d][lane] for R keys and one panel of lanes. With Top, top[lane] becomes the
+// maximum of itself and these.
+template <int R, bool Top>
 MMHA_INLINE void dot_tile(const float* keys, int64_t key_stride, const float* packed, int64_t width, float* out,
-                          int64_t out_stride) {
+                          int64_t out_stride, float* top) {
   Vec acc[R][kPanelVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -98,22 +98,35 @@ MMHA_INLINE void dot_tile(const float* keys, int64_t key_stride, const float* pa
       for (int v = 0; v < kPanelVectors; v++) acc[r][v] = fma(y, x[v], acc[r][v]);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < kPanelVectors; v++) store(out + r * out_stride + v * kLanes, acc[r][v]);
+  for (int v = 0; v < kPanelVectors; v++) {
+    Vec m = Top ? load(top + v * kLanes) : zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      store(out + r * out_stride + v * kLanes, acc[r][v]);
+      if (Top) m = max(m, acc[r][v]);
+    }
+    if (Top) store(top + v * kLanes, m);
+  }
 }
 
-// out[j][lane] for `count` keys and `panels` panels. packed is [panel][width][kPanel]; panel p of out starts at
-// out + p * panel_stride.
+// Where the numbers of a block of rows go: panel p, key j, at data + p * panel_stride + j * key_stride.
+struct Lanes {
+  float* data;
+  int64_t key_stride, panel_stride;
+};
+
+// out[j][lane] for `count` keys and `panels` panels; packed is [panel][width][kPanel], top [panel][kPanel].
+template <bool Top>
 static inline void dot_keys(const float* keys, int64_t key_stride, int64_t count, const float* packed, int64_t width,
-                            int panels, float* out, int64_t out_stride, int64_t panel_stride) {
+                            int panels, Lanes out, float* top) {
   for (int64_t j = 0; j < count; j += kKeyRows) {
     const int n = (int)(count - j < kKeyRows ? count - j : kKeyRows);
     with_rows<kKeyRows>(n, [&](auto rows) {
       for (int p = 0; p < panels; p++)
-        dot_tile<decltype(rows)::count>(keys + j * key_stride, key_stride, packed + p * width * kPanel, width,
-                                        out + j * out_stride + p * panel_stride, out_stride);
+        dot_tile<decltype(rows)::count, Top>(keys + j * key_stride, key_stride, packed + p * width * kPanel, width,
+                                             out.data + j * out.key_stride + p * out.panel_stride, out.key_stride,
+                                             Top ? top + p * kPanel : nullptr);
     });
   }
 }

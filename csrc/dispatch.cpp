@@ -17,6 +17,9 @@ const Target kTargets[] = {
 #if defined(__x86_64__)
     {&kAvx512Table,
      [] {
+#ifdef MMHA_EMULATE_AVX512
+       return true;
+#endif
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
      }},

@@ -22,13 +22,18 @@ namespace {
 
 constexpr int kForwardPanels = kForwardRows / kPanel;
 
+// What "rescale" is where O has been rescaled already.
+const float kOnes[kForwardRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                   1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
 struct ForwardState {
-  float* q;                     // [panel][D][kPanel], times scale * log2(e)
-  float* p;                     // [panel][kForwardKeys][kPanel], scores then probabilities
-  float* out;                   // [panel][Dv][kPanel]
-  float top[kForwardRows];      // running maximum
-  float sum[kForwardRows];      // running sum of exponentials
-  float rescale[kForwardRows];  // what the tile's new maximum makes of the old sums
+  float* q;                      // [panel][D][kPanel], times scale * log2(e)
+  float* p;                      // [panel][kForwardKeys][kPanel], scores then probabilities
+  float* out;                    // [panel][Dv][kPanel]
+  float top[kForwardRows];       // running maximum
+  float tile_top[kForwardRows];  // the same with this tile
+  float sum[kForwardRows];       // running sum of exponentials
+  float rescale[kForwardRows];   // what the tile's new maximum makes of the old sums
 };
 
 static int64_t forward_scratch(const Sizes& s) {
@@ -39,19 +44,17 @@ MMHA_INLINE Mask lanes_of(uint64_t rows, int lane) {
   return lane_mask((uint32_t)(rows >> lane) & ((1u << kLanes) - 1u));
 }
 
-// Hides what is hidden (-inf) and turns the tile's scores into probabilities; updates top, sum and rescale.
-static inline void softmax_tile(const Tile& tile, int panel, ForwardState& st) {
-  const int64_t count = tile.last - tile.first;
+// Hides what is hidden (-inf) and takes the maximum of the rest.
+static inline void hide_tile(const Tile& tile, int panel, ForwardState& st) {
   const Vec hidden = set1(-__builtin_inff());
-  float* s = st.p + panel * kForwardKeys * kPanel;
   const int lane0 = panel * kPanel;
-  Vec top[kPanelVectors], sum[kPanelVectors];
-  for (int v = 0; v < kPanelVectors; v++) top[v] = load(st.top + lane0 + v * kLanes);
-  for (int64_t j = 0; j < count; j++) {
+  Vec top[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; v++) top[v] = load(st.tile_top + lane0 + v * kLanes);
+  for (int64_t j = 0; j < tile.last - tile.first; j++) {
     const int64_t key = tile.first + j;
     const bool mixed = key < tile.full_first || key >= tile.full_last;
     for (int v = 0; v < kPanelVectors; v++) {
-      float* at = s + j * kPanel + v * kLanes;
+      float* at = st.p + (panel * kForwardKeys + j) * kPanel + v * kLanes;
       Vec x = load(at);
       if (mixed) {
         x = select(lanes_of(tile.seen[j], lane0 + v * kLanes), x, hidden);
@@ -60,9 +63,19 @@ static inline void softmax_tile(const Tile& tile, int panel, ForwardState& st) {
       top[v] = max(top[v], x);
     }
   }
+  for (int v = 0; v < kPanelVectors; v++) store(st.tile_top + lane0 + v * kLanes, top[v]);
+}
+
+// Turns the tile's scores into probabilities against the new maximum; updates top, sum and rescale.
+static inline void softmax_tile(int64_t count, int panel, ForwardState& st) {
+  const Vec hidden = set1(-__builtin_inff());
+  float* s = st.p + panel * kForwardKeys * kPanel;
+  const int lane0 = panel * kPanel;
+  Vec top[kPanelVectors], sum[kPanelVectors];
   for (int v = 0; v < kPanelVectors; v++) {
     const int lane = lane0 + v * kLanes;
     const Vec old = load(st.top + lane);
+    top[v] = load(st.tile_top + lane);
     store(st.top + lane, top[v]);
     // A lane that has seen nothing yet has the maximum -inf: take 0 instead, exp2 then gives exactly 0.
     top[v] = select(equal(top[v], hidden), zero(), top[v]);
@@ -112,16 +125,24 @@ MMHA_INLINE void value_tile(const float* v, int64_t stride, const float* p, int6
     for (int x = 0; x < kPanelVectors; x++) store(out + r * kPanel + x * kLanes, acc[r][x]);
 }
 
-// Adds keys [first, last) of the tile to O. `rescale` applies to what O holds already.
+// Keys that one pass over O's columns adds: their values, 64 rows of V, stay in L1 while every column group reads them.
+// (A whole tile would not: rows of V stand 4 * Dv bytes apart, and a power of two uses few of the cache's sets.)
+constexpr int64_t kValueChunk = 64;
+
+// Adds keys [offset, offset + count) of the tile to O. `rescale` applies to what O holds already.
 static inline void add_values(const float* v, int64_t stride, int64_t width, int64_t offset, int64_t count,
                               const float* rescale, ForwardState& st) {
-  for (int64_t d = 0; d < width; d += kValueRows) {
-    const int n = (int)(width - d < kValueRows ? width - d : kValueRows);
-    with_rows<kValueRows>(n, [&](auto rows) {
-      for (int p = 0; p < kForwardPanels; p++)
-        value_tile<decltype(rows)::count>(v + d, stride, st.p + (p * kForwardKeys + offset) * kPanel, count,
-                                          rescale + p * kPanel, st.out + (p * width + d) * kPanel);
-    });
+  for (int64_t j = 0; j < count; j += kValueChunk) {
+    const int64_t keys = min64(kValueChunk, count - j);
+    for (int64_t d = 0; d < width; d += kValueRows) {
+      const int n = (int)(width - d < kValueRows ? width - d : kValueRows);
+      with_rows<kValueRows>(n, [&](auto rows) {
+        for (int p = 0; p < kForwardPanels; p++)
+          value_tile<decltype(rows)::count>(v + j * stride + d, stride, st.p + (p * kForwardKeys + offset + j) * kPanel,
+                                            keys, (j == 0 ? rescale : kOnes) + p * kPanel,
+                                            st.out + (p * width + d) * kPanel);
+      });
+    }
   }
 }
 
@@ -142,11 +163,16 @@ static inline void add_value_where_seen(const float* v, int64_t width, int64_t o
 
 static inline void attend_tile(const ForwardArgs& a, const float* k, const float* v, const Tile& tile,
                                ForwardState& st) {
-  static const float ones[kForwardRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-                                           1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   const int64_t count = tile.last - tile.first, ks = a.k.stride_t, vs = a.v.stride_t;
-  dot_keys(k + tile.first * ks, ks, count, st.q, a.size.head_dim, kForwardPanels, st.p, kPanel, kForwardKeys * kPanel);
-  for (int p = 0; p < kForwardPanels; p++) softmax_tile(tile, p, st);
+  const Lanes scores = {st.p, kPanel, kForwardKeys * kPanel};
+  for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.top[i];
+  if (tile.is_full()) {
+    dot_keys<true>(k + tile.first * ks, ks, count, st.q, a.size.head_dim, kForwardPanels, scores, st.tile_top);
+  } else {
+    dot_keys<false>(k + tile.first * ks, ks, count, st.q, a.size.head_dim, kForwardPanels, scores, nullptr);
+    for (int p = 0; p < kForwardPanels; p++) hide_tile(tile, p, st);
+  }
+  for (int p = 0; p < kForwardPanels; p++) softmax_tile(count, p, st);
 
   const float* rescale = st.rescale;
   int64_t done = 0;
@@ -156,10 +182,10 @@ static inline void attend_tile(const ForwardArgs& a, const float* k, const float
     if (all_finite(v + key * vs, 0, 1, a.size.value_dim)) continue;
     if (j > done) {
       add_values(v + (tile.first + done) * vs, vs, a.size.value_dim, done, j - done, rescale, st);
-      rescale = ones;
+      rescale = kOnes;
     }
     add_value_where_seen(v + key * vs, a.size.value_dim, j, tile.seen[j], rescale, st);
-    rescale = ones;
+    rescale = kOnes;
     done = j + 1;
   }
   if (done < count) add_values(v + (tile.first + done) * vs, vs, a.size.value_dim, done, count - done, rescale, st);

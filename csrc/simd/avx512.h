@@ -1,6 +1,10 @@
 // AVX-512F: 16 lanes, 32 registers. 14 keys x 2 vectors use 28 accumulators; the broadcast is folded into the FMA.
 #pragma once
+#ifdef MMHA_EMULATE_AVX512  // the tests on a machine without it (tests/native/run.sh)
+#include "../../tests/native/avx512_emulated.h"
+#else
 #include <immintrin.h>
+#endif
 #include <stdint.h>
 
 namespace mmha {

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds and runs the native tests: run.sh plain | sanitized | emulated
+#   emulated: AVX-512 through avx512_emulated.h, and NEON cross-compiled under qemu (g++-aarch64-linux-gnu, qemu-user).
+#             A missing tool is named and fails the run.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=build/native
+mkdir -p "$out"
+core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp"
+cxx=${CXX:-g++}
+avx2="-mavx2 -mfma"
+avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
+
+# build COMPILER NAME FLAGS TARGETS...: one object per target ("scalar", "avx2:-mavx2 ..."), then the test.
+build() {
+  local compiler=$1 name=$2 flags=$3 objects=() target
+  shift 3
+  for target in "$@"; do
+    local isa=${target%%:*} extra=""
+    [[ $target == *:* ]] && extra=${target#*:}
+    $compiler -std=c++20 -ffp-contract=off -w $flags $extra -Icsrc -c "csrc/target_$isa.cpp" -o "$out/$name-$isa.o"
+    objects+=("$out/$name-$isa.o")
+  done
+  $compiler -std=c++20 -Wall -Wextra $flags -Icsrc $core tests/native/test_kernels.cpp "${objects[@]}" -pthread -ldl \
+    -o "$out/$name"
+}
+
+need() {
+  command -v "$1" >/dev/null || { echo "$1: expected on this machine (Debian package $2)" >&2; exit 1; }
+}
+
+native_targets() {
+  if [[ $(uname -m) == x86_64 ]]; then printf '%s\n' scalar "avx2:$avx2" "avx512:$avx512"; else printf '%s\n' scalar neon; fi
+}
+
+case $1 in
+  plain)
+    mapfile -t targets < <(native_targets)
+    build "$cxx" plain "-O2" "${targets[@]}"
+    "$out/plain"
+    ;;
+  sanitized)
+    mapfile -t targets < <(native_targets)
+    build "$cxx" sanitized "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
+    "$out/sanitized"
+    ;;
+  emulated)
+    if [[ $(uname -m) == x86_64 ]]; then
+      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512: scalar "avx2:$avx2"
+      "$out/emulated"
+      need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+      need qemu-aarch64 qemu-user
+      build aarch64-linux-gnu-g++ neon "-O2 -static" scalar neon
+      qemu-aarch64 "$out/neon"
+    fi
+    ;;
+  *)
+    echo "run.sh: expected plain, sanitized or emulated, got '$1'" >&2
+    exit 2
+    ;;
+esac
