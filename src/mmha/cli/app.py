@@ -68,7 +68,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        return int(app(list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        try:
+            code = int(app(list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        except CliError as error:
+            if type(error).__name__ != "NoArgsIsHelpError":  # `mmha data` alone: its message is the help
+                raise
+            print(error.format_message())  # type: ignore[attr-defined]
+            code = 0
+        sys.stdout.flush()
+        return code
     except Exception as error:
         if os.environ.get("MMHA_TRACEBACK"):
             raise
@@ -82,9 +90,6 @@ def report(error: Exception) -> int:
         return 0
     if isinstance(error, typer.Abort):
         return complain("aborted", 130)
-    if type(error).__name__ == "NoArgsIsHelpError":  # `mmha data` alone; its message is the help (no public name)
-        print(error.format_message())  # type: ignore[attr-defined]
-        return 0
     if isinstance(error, CliError):
         context = getattr(error, "ctx", None)
         where = f" (see '{context.command_path} --help')" if context else ""
