@@ -1,0 +1,118 @@
+"""What `mmha.attention` accepts: every argument is checked here, before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmha import checks
+from mmha.masks import Mask
+
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Sizes(NamedTuple):
+    """The sizes every later step needs (glossary: ARCHITECTURE.md)."""
+
+    batch: int
+    heads: int
+    q_len: int
+    k_len: int
+
+
+def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
+    """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together."""
+    for name, letters, x in (("q", "(B, H, Tq, D)", q), ("k", "(B, Hk, Tk, D)", k), ("v", "(B, Hk, Tk, Dv)", v)):
+        if not isinstance(x, Tensor):
+            raise checks.type_error(name, f"a tensor of shape {letters}", x)
+        _check_storage(name, x)
+        if x.dtype not in FLOATING:
+            raise TypeError(checks.message(name, "dtype float32, bfloat16, float16 or float64", _name(x.dtype)))
+        if x.dim() != 4:
+            raise checks.value_error(name, f"4 dimensions {letters}", f"shape {checks.shape_text(x.shape)}")
+    (batch, heads, q_len, dim), (_, k_heads, k_len, _) = q.shape, k.shape
+    for name, x in (("k", k), ("v", v)):
+        if x.dtype != q.dtype:
+            raise TypeError(checks.message(name, f"the dtype of q, {_name(q.dtype)}", _name(x.dtype)))
+        if x.shape[0] != batch:
+            raise checks.value_error(name, f"the batch size of q, {batch}", f"shape {checks.shape_text(x.shape)}")
+    if k.shape[3] != dim:
+        raise checks.value_error("k", f"the head size of q, {dim}", f"shape {checks.shape_text(k.shape)}")
+    if v.shape[1] != k_heads or v.shape[2] != k_len:
+        expected = f"the heads and length of k, ({batch}, {k_heads}, {k_len}, Dv)"
+        raise checks.value_error("v", expected, f"shape {checks.shape_text(v.shape)}")
+    if (k_heads == 0 and heads != 0) or (k_heads != 0 and heads % k_heads != 0):
+        raise checks.value_error("q", f"heads H in a multiple of the heads of k, {k_heads}", f"H = {heads}")
+    return Sizes(batch, heads, q_len, k_len)
+
+
+def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
+    """The mask, when it is one: None, a Mask, or a bool or float tensor broadcastable to (B, H, Tq, Tk)."""
+    if mask is None or isinstance(mask, Mask):
+        return mask
+    expected = "None, a Mask, a bool tensor (True = visible) or a float tensor (added to the scores)"
+    if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and mask.dtype not in FLOATING):
+        raise checks.type_error("mask", expected, mask)
+    _check_storage("mask", mask)
+    wanted = tuple(sizes)
+    trailing = wanted[max(0, 4 - mask.dim()) :]
+    if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
+        text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(wanted)}"
+        raise checks.value_error("mask", text, checks.shape_text(mask.shape))
+    return mask
+
+
+def check_scale(scale: Any) -> float | None:
+    """The scale: None, or a finite number."""
+    if type(scale) is float and math.isfinite(scale):
+        return scale
+    return scale if scale is None or isinstance(scale, torch.SymFloat) else checks.number("scale", scale)
+
+
+def check_start(q_start: Any, batch: int) -> Tensor | None:
+    """`q_start` as an int tensor, () for one position or (B,) for one per batch row; None stays None."""
+    if q_start is None:
+        return None
+    if not isinstance(q_start, Tensor):
+        start = q_start if type(q_start) in (int, torch.SymInt) else _integer(q_start)
+        return torch.full((), start, dtype=torch.int64)
+    _check_storage("q_start", q_start)
+    if q_start.dtype not in INTEGERS:
+        raise checks.type_error("q_start", "None, an int or an int tensor (B,)", q_start)
+    checks.shape_is("q_start", q_start, (batch,), "(B,)")
+    return q_start
+
+
+def refuse_unbuilt(bias: Any, softcap: Any, sinks: Any, dropout_p: Any) -> None:
+    """Arguments of the contract whose kernels come later: refused by name, never ignored."""
+    for name, value in (("bias", bias), ("softcap", softcap), ("sinks", sinks)):
+        if value is not None:
+            raise NotImplementedError(checks.message(name, "None (not built yet)", checks.describe(value)))
+    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)) or dropout_p != 0.0:
+        raise NotImplementedError(checks.message("dropout_p", "0.0 (not built yet)", checks.describe(dropout_p)))
+
+
+def _check_storage(name: str, x: Tensor) -> None:
+    """Raise unless the tensor is an ordinary strided one in this machine's memory."""
+    if x.is_nested or x.layout != torch.strided:
+        kind = "a nested tensor" if x.is_nested else f"layout {_name(x.layout)}"
+        raise TypeError(checks.message(name, "a dense (strided) tensor", kind))
+    if x.is_quantized:
+        raise TypeError(checks.message(name, "a tensor that is not quantized", _name(x.dtype)))
+    if x.device.type != "cpu":
+        raise NotImplementedError(checks.message(name, "a tensor on the device cpu", f"device {x.device}"))
+
+
+def _integer(q_start: Any) -> int:
+    try:
+        return checks.integer("q_start", q_start)
+    except TypeError:
+        raise checks.type_error("q_start", "None, an int or an int tensor (B,)", q_start) from None
+
+
+def _name(thing: object) -> str:
+    return str(thing).removeprefix("torch.")
