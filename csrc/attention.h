@@ -68,6 +68,12 @@ struct RowDotArgs {
   float* out;  // (B, heads, rows) contiguous
 };
 
+// Ascending half-open runs of query blocks (of kBackwardRows) that see a key tile (of kBackwardKeys).
+struct BlockRuns {
+  const Span* runs;
+  int64_t count;
+};
+
 // One entry per instruction set. Every function computes one task; the drivers (driver.cpp) decide which thread
 // runs which task. `scratch` is 64-byte aligned and at least `*_scratch(size)` floats long.
 struct KernelTable {
@@ -79,7 +85,9 @@ struct KernelTable {
   // All of grad_k and grad_v of one key/value head, and grad_q of the query heads that share it.
   void (*backward_group)(const BackwardArgs&, int64_t b, int64_t kv_head, float* scratch);
   // The same result in two independent passes: grad_k and grad_v of one key tile; grad_q of one query block.
-  void (*backward_keys)(const BackwardArgs&, int64_t b, int64_t kv_head, int64_t tile, float* scratch);
+  // `runs` are, for each query head of the group, the blocks that see the tile.
+  void (*backward_keys)(const BackwardArgs&, int64_t b, int64_t kv_head, int64_t tile, const BlockRuns* runs,
+                        float* scratch);
   void (*backward_queries)(const BackwardArgs&, int64_t b, int64_t h, int64_t block, float* scratch);
   void (*row_dot)(const RowDotArgs&, int64_t b, int64_t h);
   // Runs `rounds` x flops_per_round() floating point operations on registers.

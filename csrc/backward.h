@@ -237,9 +237,9 @@ static void backward_group(const BackwardArgs& a, int64_t b, int64_t kv_head, fl
     }
 }
 
-static void backward_keys(const BackwardArgs& a, int64_t b, int64_t kv_head, int64_t tile, float* scratch) {
+static void backward_keys(const BackwardArgs& a, int64_t b, int64_t kv_head, int64_t tile, const BlockRuns* runs,
+                          float* scratch) {
   const int64_t group = a.size.heads / a.size.kv_heads, first = tile * kBackwardKeys;
-  const int64_t blocks = (a.size.q_len + kBackwardRows - 1) / kBackwardRows;
   const int64_t count = min64(kBackwardKeys, a.size.k_len - first);
   const float *k = head_of(a.k, b, kv_head), *v = head_of(a.v, b, kv_head);
   float *grad_k = head_of(a.grad_k, b, kv_head), *grad_v = head_of(a.grad_v, b, kv_head);
@@ -247,15 +247,15 @@ static void backward_keys(const BackwardArgs& a, int64_t b, int64_t kv_head, int
   clear_rows(grad_v + first * a.grad_v.stride_t, a.grad_v.stride_t, count, a.size.value_dim);
   BackwardState st;
   start_state(a.size, scratch, st);
-  for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++)
-    for (int64_t index = 0; index < blocks; index++) {
-      const int64_t row = index * kBackwardRows;
-      RowWalk walk(a.plan, plan_row(a.plan, b, h, row), min64(kBackwardRows, a.size.q_len - row), kBackwardKeys);
-      if (!walk.only(first, st.tile)) continue;
-      load_block(a, b, h, index, st.block);
-      probabilities(a, k, v, st);
-      add_keys(a, st, grad_k, grad_v);
-    }
+  for (int64_t g = 0; g < group; g++)
+    for (int64_t r = 0; r < runs[g].count; r++)
+      for (int64_t index = runs[g].runs[r].start; index < runs[g].runs[r].stop; index++) {
+        load_block(a, b, kv_head * group + g, index, st.block);
+        RowWalk walk(a.plan, st.block.plan_row, st.block.count, kBackwardKeys);
+        if (!walk.only(first, st.tile)) continue;
+        probabilities(a, k, v, st);
+        add_keys(a, st, grad_k, grad_v);
+      }
 }
 
 static void backward_queries(const BackwardArgs& a, int64_t b, int64_t h, int64_t block, float* scratch) {

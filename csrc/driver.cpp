@@ -88,15 +88,23 @@ bool fused_is_faster(const std::vector<Unit>& units, int threads) {
 
 void backward_split(const BackwardArgs& args, const Plan& plan, const KernelTable& kernel, int threads) {
   const Sizes& s = args.size;
-  const int64_t floats = kernel.backward_scratch(s);
+  const int64_t floats = kernel.backward_scratch(s), group = s.heads / s.kv_heads;
   const int64_t tiles = (s.k_len + kBackwardKeys - 1) / kBackwardKeys;
   const int64_t blocks = (s.q_len + kBackwardRows - 1) / kBackwardRows;
   const int64_t key_tasks = s.batch * s.kv_heads * tiles;
   const std::vector<Unit> units = heavy_first(plan, s, 1);
+  std::vector<RowSpans> seen_by;  // per mask group
+  for (int64_t g = 0; g < plan.grid().batch * plan.grid().heads; g++) seen_by.push_back(plan.key_tile_blocks(g));
   run(key_tasks + (int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
     if (i < key_tasks) {
-      const int64_t head = i / tiles;
-      kernel.backward_keys(args, head / s.kv_heads, head % s.kv_heads, i % tiles, scratch(floats));
+      const int64_t b = i / tiles / s.kv_heads, kv = i / tiles % s.kv_heads, tile = i % tiles;
+      thread_local std::vector<BlockRuns> runs;
+      runs.resize(group);
+      for (int64_t g = 0; g < group; g++) {
+        const RowSpans& all = seen_by[mask_group(plan, b, kv * group + g)];
+        runs[g] = {all.spans.data() + all.offsets[tile], all.offsets[tile + 1] - all.offsets[tile]};
+      }
+      kernel.backward_keys(args, b, kv, tile, runs.data(), scratch(floats));
     } else {
       const Unit& u = units[(i - key_tasks) / blocks];
       kernel.backward_queries(args, u.b, u.h, (i - key_tasks) % blocks, scratch(floats));

@@ -125,6 +125,35 @@ RowSpans Plan::row(int64_t r) const {
   return out;
 }
 
+RowSpans Plan::key_tile_blocks(int64_t g) const {
+  const int64_t tiles = (k_len_ + kBackwardKeys - 1) / kBackwardKeys;
+  std::vector<std::vector<Span>> runs(tiles);
+  const auto sees = [&](int64_t tile, int32_t block) {
+    std::vector<Span>& r = runs[tile];
+    if (!r.empty() && r.back().stop >= block) r.back().stop = block + 1;
+    else r.push_back({block, block + 1});
+  };
+  for (int64_t i = 0; i < grid_.q_len; i++) {
+    const int64_t r = g * grid_.q_len + i;
+    const auto block = (int32_t)(i / kBackwardRows);
+    if (has_bits_) {
+      for (int64_t w = 0; w < words_; w++)
+        if (bits_[r * words_ + w]) sees(64 * w / kBackwardKeys, block);
+      continue;
+    }
+    const int64_t first = compact_ ? r : offsets_[r], last = compact_ ? r + 1 : offsets_[r + 1];
+    for (int64_t c = first; c < last; c++)
+      for (int64_t t = spans_[c].start / kBackwardKeys; t * kBackwardKeys < spans_[c].stop; t++)
+        if (spans_[c].start < spans_[c].stop) sees(t, block);
+  }
+  RowSpans out;
+  for (const std::vector<Span>& r : runs) {
+    out.spans.insert(out.spans.end(), r.begin(), r.end());
+    out.end_row();
+  }
+  return out;
+}
+
 std::vector<uint8_t> Plan::tiles(int64_t q_tile, int64_t k_tile) const {
   require(q_tile > 0 && k_tile > 0, "`tile`: expected sizes > 0, got " + std::to_string(std::min(q_tile, k_tile)));
   const int64_t nq = (grid_.q_len + q_tile - 1) / q_tile, nk = (k_len_ + k_tile - 1) / k_tile;

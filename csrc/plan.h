@@ -22,6 +22,9 @@ class Plan {
   // 0 empty, 1 mixed, 2 full per (batch, heads, tile of rows, tile of keys).
   std::vector<uint8_t> tiles(int64_t q_tile, int64_t k_tile) const;
 
+  // Per key tile of kBackwardKeys, the blocks of kBackwardRows rows of mask group g that may see it, as ascending runs.
+  RowSpans key_tile_blocks(int64_t g) const;
+
   // Visible pairs of forward blocks (kForwardRows rows), per mask row group (batch * heads), and the blocks of each
   // group from heavy to light.
   const std::vector<int64_t>& block_cost() const { return block_cost_; }
