@@ -96,6 +96,8 @@ def integer(argument: str, value: Any, minimum: int | None = None, maximum: int 
     ...
     ValueError: `size`: expected an integer >= 1, got 0
     """
+    if type(value) is int and (minimum is None or minimum <= value) and (maximum is None or value <= maximum):
+        return value  # what nearly always comes: no text is made
     expected = "an integer"
     if minimum is not None:
         expected += f" >= {minimum}"

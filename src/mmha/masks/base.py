@@ -52,7 +52,7 @@ class Mask(ABC):
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         """The rows a kernel walks. `within` bounds where the answer matters: outside it anything may be said."""
 
-    def _fit(self, grid: Grid) -> None:
+    def _fit(self, grid: Grid) -> None:  # noqa: B027 -- most masks fit every grid
         """Raise ValueError when this mask cannot be asked about the grid."""
 
     def _irregular(self) -> bool:
@@ -73,12 +73,15 @@ class Mask(ABC):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return type(self) is type(other) and held.same(self._args(), other._args())  # type: ignore[attr-defined]
+        return type(self) is type(other) and held.same(self._args(), other._args())
 
     def __hash__(self) -> int:
         if self._hash is None:
             object.__setattr__(self, "_hash", hash((type(self).__name__, held.digest(self._args()))))
         return self._hash  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._args()  # a pickle must not carry `_hash`: Python salts it anew in every process
 
     def __repr__(self) -> str:
         return self._text(None)
@@ -202,7 +205,7 @@ class _Joined(Mask):
             flat += mask.masks if isinstance(mask, _Joined) and type(mask) is type(self) else (mask,)
         if len(flat) < 2:
             raise checks.value_error("masks", f"two or more masks for {type(self).__name__}", str(len(flat)))
-        self._set(masks=flat, _shared=any([mask._shared for mask in flat]))
+        self._set(masks=flat, _shared=any(mask._shared for mask in flat))
 
     def _args(self) -> tuple[Any, ...]:
         return self.masks

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmha import _kernels, checks
+from mmha import checks
 from mmha.masks import held
 from mmha.masks.base import Mask
 from mmha.masks.grid import Coordinates, Grid
 from mmha.masks.lowering import from_blocks
-from mmha.masks.rows import Dims, Rows
+from mmha.masks.rows import Rows
 
 
 class PerHead(Mask):
@@ -31,13 +30,11 @@ class PerHead(Mask):
     masks: tuple[Mask, ...]
 
     def __init__(self, masks: Sequence[Mask]) -> None:
-        masks = tuple(masks) if isinstance(masks, (list, tuple)) else (masks,)
+        if not isinstance(masks, (list, tuple)) or not all(isinstance(mask, Mask) for mask in masks):
+            raise checks.type_error("masks", "a list of masks, one per head", masks)
         if not masks:
             raise checks.value_error("masks", "one mask per head", "none")
-        for mask in masks:
-            if not isinstance(mask, Mask):
-                raise checks.type_error("masks", "a list of masks, one per head", mask)
-        self._set(masks=masks, _shared=any([mask._shared for mask in masks]))
+        self._set(masks=tuple(masks), _shared=any(mask._shared for mask in masks))
 
     def _args(self) -> tuple[Any, ...]:
         return (self.masks,)

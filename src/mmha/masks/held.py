@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,8 @@ def _frozen(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def numpy(tensor: Tensor) -> npt.NDArray[Any]:
     """The tensor's memory as an array; nothing is copied."""
-    return cast("npt.NDArray[Any]", tensor.numpy())
+    array: npt.NDArray[Any] = tensor.numpy()
+    return array
 
 
 def same(a: Any, b: Any) -> bool:
@@ -114,7 +115,7 @@ def digest(value: Any) -> int:
     """A hash that agrees with `same`; a tensor's is taken over its bytes."""
     if isinstance(value, Tensor):
         array = np.ascontiguousarray(numpy(value))
-        return hash((str(value.dtype), tuple(value.shape), zlib.crc32(array.reshape(-1).view(np.uint8))))
+        return hash((str(value.dtype), tuple(value.shape), zlib.crc32(array.reshape(-1).view(np.uint8).data)))
     if isinstance(value, tuple):
         return hash(tuple(digest(item) for item in value))
     return hash(value)

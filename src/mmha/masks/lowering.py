@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmha import _kernels
-from mmha.masks.rows import CHUNK, Dims, Rows, check_room
+from mmha.masks.arrays import CHUNK, check_room
+from mmha.masks.rows import Dims, Rows
 
 NARROW = 256  # rows at a time when each row's visible range is known: fewer rows hug a diagonal closer
 
@@ -35,6 +37,8 @@ def from_blocks(
     dims: Dims, k_len: int, evaluate: Callable[[Block], npt.NDArray[np.bool_]], within: Rows | None
 ) -> Rows:
     """Rows of a mask that `evaluate` gives as bools (b, h, rows, keys), block by block; hidden outside `within`."""
+    if not (k_len and math.prod(dims)):
+        return Rows(dims, k_len, np.zeros((math.prod(dims), 2), dtype=np.int32))
     parts: list[Rows] = []
     words, runs = -(-k_len // 64), 0
     for block in _blocks(dims, k_len, within):
@@ -53,8 +57,9 @@ def from_blocks(
         check_room(8 * words * dims[0] * dims[1] * dims[2])
     count = sum(part.count for part in parts)
     if runs + count <= count * words:
-        parts = [Rows(part.dims, k_len, *reversed(part.general())) for part in parts]
-    return Rows.join(parts, dims, k_len) if parts else Rows(dims, k_len, np.zeros((0, 2), dtype=np.int32))
+        pairs = [part.general() for part in parts]
+        parts = [Rows((1, 1, len(offsets) - 1), k_len, spans, offsets) for offsets, spans in pairs]
+    return Rows.join(parts, dims, k_len)
 
 
 def _blocks(dims: Dims, k_len: int, within: Rows | None) -> Iterator[Block]:
@@ -62,7 +67,7 @@ def _blocks(dims: Dims, k_len: int, within: Rows | None) -> Iterator[Block]:
     b, h, t = dims
     keys = slice(0, k_len)
     if h * t * k_len <= CHUNK:
-        step = max(1, CHUNK // max(1, h * t * k_len))
+        step = max(1, CHUNK // (h * t * k_len))
         for first in range(0, b, step):
             yield Block(slice(first, min(first + step, b)), slice(0, h), slice(0, t), keys)
         return
@@ -80,8 +85,8 @@ def _blocks(dims: Dims, k_len: int, within: Rows | None) -> Iterator[Block]:
 
 def _narrow(bound: npt.NDArray[np.int32], dims: Dims, place: tuple[int, int, int]) -> tuple[slice, slice]:
     """The next rows and the range of keys that matters for any of them."""
-    batch, head, row = place
-    axes = [slice(None) if mine == 1 or size == 1 else at for at, mine, size in zip(place, dims, bound.shape[:2])]
+    row = place[2]
+    axes = [slice(None) if 1 in (dims[axis], bound.shape[axis]) else place[axis] for axis in (0, 1)]
     count = min(NARROW, dims[2] - row)
     while True:
         part = bound[axes[0], axes[1]][..., row : row + count, :] if bound.shape[2] > 1 else bound

@@ -1,4 +1,4 @@
-"""The notation of masks: read by the command line (`parse`), written by `repr`, carried by compiled graphs (`unflatten`).
+"""The notation of masks: read by the command line (`parse`), written by `repr`, carried by graphs (`unflatten`).
 
     mask     = and { "|" and }
     and      = not { "&" not }
@@ -8,12 +8,14 @@
     value    = integer | "none" | "true" | "false" | "[" [ value { "," value } ] "]" | "$" integer | "@" integer | mask
 
 Names are those of the classes in any case, underscores optional: causal, Causal(), strict_causal, key_padding.left(2).
-`~` binds closer than `&`, and `&` closer than `|`. documents(3, 4) takes lengths, documents([0, 0, 1]) ids; key_padding,
-global, tree and per_head take their list without brackets too. $n is the n-th tensor and @n a predicate: in specs only.
+`~` binds closer than `&`, and `&` closer than `|`. documents(3, 4) takes lengths, documents([0, 0, 1]) ids; keys,
+queries, paddings, global, tree and per_head take their list without brackets too. $n is the n-th tensor and @n a
+predicate: in specs only.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -42,6 +44,7 @@ _SPELLED = (
     "keys", "queries", "query_padding", "documents", "global", "blocks", "tree", "per_head", "dense", "spans",
 )  # fmt: skip
 _LISTED = ("keypadding", "keypadding.left", "querypadding", "keys", "queries", "global", "tree", "perhead")
+_signature = functools.cache(inspect.signature)
 _TOKEN = re.compile(r"\s*(?:(-?\d+)|([A-Za-z_][\w.]*)|([$@]\d+)|([&|~()\[\],=]))")
 _WORDS: dict[str, Any] = {"none": None, "true": True, "false": False}
 
@@ -205,10 +208,11 @@ class _Reader:
             and (len(values) > 1 or (values and name in ("keys", "queries", "global", "tree")))
         ):
             values = [values]
+        signature = _signature(make)
         try:
-            inspect.signature(make).bind(*values, **named)
+            signature.bind(*values, **named)
         except TypeError:
-            wanted = [p for p in inspect.signature(make).parameters.values()]
+            wanted = signature.parameters.values()
             shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in wanted)
             word, place = self.tokens[start]
             got = f"{len(values) + len(named)} argument{'s' if len(values) + len(named) != 1 else ''}"

@@ -78,8 +78,9 @@ class StrictCausal(Mask):
 class Window(Mask):
     """A query sees the keys near it: p - left <= j <= p + right; None is unbounded on that side.
 
-    `left` and `right` count keys beside the query's own (so Window(255) shows 256). Raises ValueError below 0 (the -1 of
-    other libraries is None here) and TypeError when not integers. Source: Beltagy et al. 2020, "Longformer", section 3.1.
+    `left` and `right` count keys beside the query's own, so Window(255) shows 256. Raises ValueError below 0 (the -1
+    of other libraries is None here) and TypeError when not integers.
+    Source: Beltagy et al. 2020, "Longformer", section 3.1.
 
     >>> from mmha.masks import Window
     >>> print(Window(1, 2).show(4, 4))
@@ -161,13 +162,14 @@ class Dilated(Mask):
         starts = np.arange(min(self.step, grid.k_len + 1)).reshape(1, 1, -1)  # rows of the same residue are alike
         alike = Rows.singles(grid.k_len, starts, grid.k_len, self.step)
         residue = np.minimum(p % self.step, grid.k_len)  # residue k_len: no key has it
-        return alike.take(residue.reshape(-1), (residue.shape[0], 1, residue.shape[2]))
+        return alike.take(residue.reshape(-1), (len(residue), 1, grid.q_len))
 
 
 class Chunked(Mask):
     """A query sees the keys of its own chunk of `size` positions: p // size == j // size, with floor division.
 
-    Chunks are counted from position 0; a query at p < 0 lies in a chunk without keys. Raises ValueError unless size >= 1.
+    Chunks are counted from position 0; a query at p < 0 lies in a chunk without keys.
+    Raises ValueError unless size >= 1.
 
     >>> from mmha.masks import Chunked
     >>> print(Chunked(2).show(4))

@@ -23,9 +23,12 @@ _numbers: dict[MaskMod, int] = {}
 _last = [0]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def number_of(fn: MaskMod) -> int:
     """The number under which a spec names the function, the same for as long as it is remembered."""
-    if fn not in _numbers:
+    if fn in _numbers:
+        _functions[_numbers[fn]] = _functions.pop(_numbers[fn])  # used last, forgotten last
+    else:
         _last[0] += 1
         _numbers[fn] = _last[0]
         _functions[_last[0]] = fn
@@ -46,8 +49,8 @@ def function_of(number: int) -> MaskMod:
 class Predicate(Mask):
     """Any mask, given as a function: visible where fn(b, h, p, j) is True. Vectorised, as FlexAttention's mask_mod.
 
-    fn is called with int64 tensors b (B, 1, 1, 1), h (1, H, 1, 1), p (1 or B, 1, rows, 1), j (1, 1, 1, keys) for a block
-    of rows at a time and returns bools that broadcast to (B, H, rows, keys); it must not depend on which block it is asked for.
+    fn is called with int64 tensors b (B, 1, 1, 1), h (1, H, 1, 1), p (1 or B, 1, rows, 1), j (1, 1, 1, keys) for a
+    block of rows at a time and returns bools that broadcast to (B, H, rows, keys), whichever block it is asked for.
     Joined by `&` with a mask that bounds each row, as a window does, it is asked about that range only.
     Raises TypeError when fn is not callable or does not return bools, ValueError when the shape is wrong.
 

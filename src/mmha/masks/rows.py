@@ -7,23 +7,16 @@ Only the kernels' own helpers and numpy run here: the cost is O(rows + spans), n
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from mmha import _kernels, checks
+from mmha import _kernels
+from mmha.masks.arrays import CHUNK, Int32s, Int64s, Words, bits_to_spans, check_room, ends, run_count
 
-Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
 Dims = tuple[int, int, int]
-_ONES = np.array([octet.bit_count() for octet in range(256)], dtype=np.uint8)  # numpy 1 has no bitwise_count
-CHUNK = 2**22  # elements handled at a time where rows x keys must be touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +35,8 @@ class Rows:
         start, stop = np.asarray(start), np.asarray(stop)
         shape = np.broadcast_shapes(start.shape, stop.shape, (1, 1, 1))
         spans = np.empty((*shape, 2), dtype=np.int32)
-        spans[..., 0] = np.clip(start, 0, k_len)
-        spans[..., 1] = np.clip(stop, 0, k_len)
+        np.clip(start, 0, k_len, out=spans[..., 0], casting="unsafe")
+        np.clip(stop, 0, k_len, out=spans[..., 1], casting="unsafe")
         spans[spans[..., 0] >= spans[..., 1]] = 0
         return Rows((shape[0], shape[1], shape[2]), k_len, spans.reshape(-1, 2))
 
@@ -51,13 +44,15 @@ class Rows:
     def singles(k_len: int, first: Any, stop: Any, step: int) -> Rows:
         """Every step-th key of [first, stop), arrays (b, h, t) within the keys: spans of one key each."""
         counts = np.maximum(-((first - stop) // step), 0)
-        offsets = _offsets(counts.reshape(-1))
-        check_room(32 * int(offsets[-1]))
-        keys = np.arange(offsets[-1], dtype=np.int64)
-        keys -= np.repeat(offsets[:-1], counts.reshape(-1))
-        keys *= step
-        keys += np.repeat(np.broadcast_to(first, counts.shape).reshape(-1), counts.reshape(-1))
-        spans = np.stack((keys, keys + 1), axis=-1).astype(np.int32)
+        offsets = ends(counts.reshape(-1))
+        check_room(16 * int(offsets[-1]))
+        base = np.broadcast_to(first, counts.shape).reshape(-1) - offsets[:-1] * step
+        keys = np.arange(offsets[-1], dtype=np.uint32)  # modulo 2**32 on the way; the keys themselves fit
+        keys *= np.uint32(step % 2**32)
+        keys += np.repeat(base.astype(np.uint32), counts.reshape(-1))
+        spans = np.empty((len(keys), 2), dtype=np.int32)
+        spans[:, 0] = keys
+        spans[:, 1] = spans[:, 0] + 1
         return Rows((counts.shape[0], counts.shape[1], counts.shape[2]), k_len, spans, offsets)
 
     @staticmethod
@@ -72,7 +67,7 @@ class Rows:
             return Rows(dims, k_len, np.concatenate([none, *(p.spans for p in parts if p.spans is not None)]))
         pairs = [part.general() for part in parts]
         counts = np.concatenate([np.diff(offsets) for offsets, _ in pairs])
-        return Rows(dims, k_len, np.concatenate([spans for _, spans in pairs]), _offsets(counts))
+        return Rows(dims, k_len, np.concatenate([spans for _, spans in pairs]), ends(counts))
 
     @staticmethod
     def stack(parts: list[Rows], axis: int) -> Rows:
@@ -117,12 +112,12 @@ class Rows:
     def general(self) -> tuple[Int64s, Int32s]:
         """Offsets and spans, whatever the form."""
         if self.bits is not None:
-            return _bits_to_spans(self.bits, self.k_len)
+            return bits_to_spans(self.bits, self.k_len)
         assert self.spans is not None
         if self.offsets is not None:
             return self.offsets, self.spans
         seen = self.spans[:, 0] < self.spans[:, 1]
-        return _offsets(seen), self.spans if seen.all() else self.spans[seen]
+        return ends(seen), self.spans if seen.all() else self.spans[seen]
 
     def as_bits(self) -> Words:
         """Bits (R, words), whatever the form."""
@@ -165,18 +160,16 @@ class Rows:
         assert self.spans is not None
         if self.offsets is None:
             return Rows(dims, self.k_len, self.spans[index])
-        first, counts = self.offsets[:-1][index], np.diff(self.offsets)[index]
-        if counts.size == 0 or counts.max() <= 1:  # the compact form is enough
-            spans = np.zeros((len(counts), 2), dtype=np.int32)
-            seen = counts > 0
-            spans[seen] = self.spans[first[seen]]
-            return Rows(dims, self.k_len, spans)
+        sizes = np.diff(self.offsets)
+        if not sizes.size or sizes.max() <= 1:  # the compact form is enough
+            return self.hull().take(index, dims)
+        first, counts = self.offsets[:-1][index], sizes[index]
         total = int(counts.sum())
         if total > len(counts) * self.words and self.count <= len(counts):  # bits of these few, then picked: smaller
             check_room(8 * len(counts) * self.words)
             return Rows(dims, self.k_len, bits=self.as_bits()[index])
         check_room(16 * total)
-        offsets = _offsets(counts)
+        offsets = ends(counts)
         pick = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)
         return Rows(dims, self.k_len, self.spans[pick], offsets)
 
@@ -200,9 +193,9 @@ class Rows:
     def compact(self) -> Rows:
         """The same rows in the form that takes the fewest bytes."""
         if self.bits is not None:
-            if 8 * (_run_count(self.bits) + self.count + 1) > self.bits.nbytes:
+            if 8 * (run_count(self.bits) + self.count + 1) > self.bits.nbytes:
                 return self
-            offsets, spans = _bits_to_spans(self.bits, self.k_len)
+            offsets, spans = bits_to_spans(self.bits, self.k_len)
             return Rows(self.dims, self.k_len, spans, offsets).compact()
         if self.offsets is None:
             return self
@@ -212,24 +205,6 @@ class Rows:
         if self.nbytes > 8 * self.count * self.words:
             return Rows(self.dims, self.k_len, bits=self.as_bits())
         return self
-
-
-def check_room(nbytes: int) -> None:
-    """Raise MemoryError for an array larger than the machine: the system would grant it and later end the process."""
-    if nbytes > (limit := _memory()):
-        raise MemoryError(
-            checks.message(
-                "mask", f"a plan that fits in memory ({limit / 1e9:.1f} GB)", f"one of {nbytes / 1e9:.1f} GB"
-            )
-        )
-
-
-@functools.cache
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # no sysconf here: numpy's own MemoryError has to do
-        return 2**63
 
 
 def both(a: Rows, b: Rows) -> Rows:
@@ -261,7 +236,7 @@ def _joined(one: Int32s, two: Int32s, k_len: int) -> Rows | None:
     return Rows.interval(k_len, start, np.maximum(b, d))
 
 
-def _combine(op: str, a: Rows, b: Rows) -> Rows:
+def _combine(op: Literal["and", "or"], a: Rows, b: Rows) -> Rows:
     dims: Any = np.broadcast_shapes(a.dims, b.dims)
     if a.bits is None and b.bits is None:
         offsets, spans = _kernels.combine(op, a.general(), b.general(), dims, a.dims, b.dims)
@@ -280,32 +255,3 @@ def _combine(op: str, a: Rows, b: Rows) -> Rows:
         words = b.take(index, (1, 1, len(index))).as_bits()
         (np.bitwise_and if op == "and" else np.bitwise_or)(bits[part], words, out=bits[part])
     return Rows(dims, a.k_len, bits=bits)
-
-
-def _offsets(counts: npt.NDArray[Any]) -> Int64s:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _run_count(bits: Words) -> int:
-    """How many runs of set bits there are in all rows."""
-    total, step = 0, max(1, CHUNK // max(1, bits.shape[1]))
-    for row in range(0, len(bits), step):
-        part = bits[row : row + step]
-        before = part << np.uint64(1)
-        before[:, 1:] |= part[:, :-1] >> np.uint64(63)
-        total += int(_ONES[(part & ~before).view(np.uint8)].sum(dtype=np.int64))
-    return total
-
-
-def _bits_to_spans(bits: Words, k_len: int) -> tuple[Int64s, Int32s]:
-    counts, spans = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int32)]
-    step = max(1, CHUNK // max(1, k_len))
-    for row in range(0, len(bits), step):
-        octets = np.ascontiguousarray(bits[row : row + step]).astype("<u8", copy=False).view(np.uint8)
-        seen = np.unpackbits(octets, axis=1, count=k_len, bitorder="little").view(np.bool_)
-        offsets, runs = _kernels.from_bool(np.ascontiguousarray(seen))
-        counts.append(np.diff(offsets))
-        spans.append(runs)
-    return np.cumsum(np.concatenate(counts)), np.concatenate(spans)

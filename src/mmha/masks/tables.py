@@ -60,7 +60,7 @@ class Global(Mask):
         offsets = np.array([0, len(starts), len(spans)], dtype=np.int64)
         p = grid.positions()
         found = np.isin(p, chosen).astype(np.int64)
-        return Rows((1, 1, 2), grid.k_len, spans, offsets).take(found.reshape(-1), (p.shape[0], 1, p.shape[2]))
+        return Rows((1, 1, 2), grid.k_len, spans, offsets).take(found.reshape(-1), (len(p), 1, grid.q_len))
 
 
 class Blocks(Mask):
@@ -110,15 +110,15 @@ class Blocks(Mask):
         spans = np.minimum(runs.astype(np.int64) * self.size, grid.k_len).astype(np.int32)
         block = grid.positions() // self.size
         table = Rows((1, 1, len(self.layout)), grid.k_len, spans, offsets)
-        return table.take(block.reshape(-1), (block.shape[0], 1, block.shape[2]))
+        return table.take(block.reshape(-1), (len(block), 1, grid.q_len))
 
 
 class Tree(Mask):
     """Speculative decoding: a tree node sees all keys before the tree, itself and its ancestors.
 
-    The last n keys are tree nodes; parents[i] is the index of node i's parent, which comes before it, and -1 for a root.
-    A query before the tree (p < Tk - n) sees j <= p. parents: integers (n,). Raises ValueError when a parent does
-    not come before its node, when n > Tk, or when a query stands beyond the last key.
+    The last n keys are tree nodes; parents[i] is the index of node i's parent, which comes before it, and -1 for a
+    root. A query before the tree (p < Tk - n) sees j <= p. parents: integers (n,). Raises ValueError when a parent
+    does not come before its node, when n > Tk, or when a query stands beyond the last key.
     Source: Miao et al. 2023, "SpecInfer", section 4.2; Cai et al. 2024, "Medusa", section 3.2.
 
     >>> from mmha.masks import Tree
@@ -177,7 +177,7 @@ class Tree(Mask):
         before = Rows.interval(grid.k_len, 0, np.minimum(p + 1, base))
         if not len(self.parents):
             return before
-        nodes = table.take(node.reshape(-1), (p.shape[0], 1, p.shape[2]))
+        nodes = table.take(node.reshape(-1), (len(p), 1, grid.q_len))
         is_node = Rows.interval(grid.k_len, 0, np.where(p >= base, grid.k_len, 0))
         return either(before, both(nodes, is_node))
 
@@ -188,8 +188,8 @@ class Tree(Mask):
         for node, parent in enumerate(self.parents.tolist()):
             spans = done[parent] if parent >= 0 else root
             key = base + node
-            touches = bool(spans) and spans[-1][1] == key
-            done.append((*spans[:-1], (spans[-1][0], key + 1)) if touches else (*spans, (key, key + 1)))
+            first, last = spans[-1] if spans else (0, -1)
+            done.append((*spans[:-1], (first, key + 1)) if last == key else (*spans, (key, key + 1)))
         flat = np.array([span for spans in done for span in spans], dtype=np.int32).reshape(-1, 2)
         offsets = np.concatenate(([0], np.cumsum([len(spans) for spans in done], dtype=np.int64)))
         return Rows((1, 1, len(done)), k_len, flat, offsets.astype(np.int64))

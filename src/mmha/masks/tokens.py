@@ -1,4 +1,4 @@
-"""Masks that follow from the tokens of a batch: padding on either side, arbitrary keys and queries, packed documents."""
+"""Masks that follow from the tokens of a batch: padding on either side, any keys and queries, packed documents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _PerBatch(Mask):
 
 
 class KeyPadding(_PerBatch):
-    """Only the first keys of each row of the batch are real: j < lengths[b]. For padding on the left: `KeyPadding.left`.
+    """Only the first keys of each row of the batch are real: j < lengths[b]. Padding on the left: `KeyPadding.left`.
 
     lengths: integers (B,), or one int for all. A length beyond the keys is no error (all are visible: a cache that
     fills up), a length of 0 hides every key and gives output 0. Raises ValueError below 0 or when (B,) does not fit.
@@ -166,7 +166,7 @@ class Documents(Mask):
     """Packed sequences that do not see each other: ids[p] == ids[j]. Usually `Causal() & Documents(ids)`.
 
     ids: integers (B, T) or (T,), the document of every position; equal ids need not be neighbours.
-    T must cover the keys and the positions asked for. Raises ValueError when it does not, or when (B, T) does not fit B.
+    T must cover the keys and the positions asked for. Raises ValueError when it does not, or when B does not fit.
     Source: Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".
 
     >>> from mmha.masks import Causal, Documents
