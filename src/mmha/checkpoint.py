@@ -1,0 +1,72 @@
+"""Checkpoints: a JSON document that names a safetensors file beside it, replaced as one.
+
+The tensors are written first, under a name of their own; then the document is renamed into place; then the tensors of
+the document before it are deleted. A crash at any moment leaves a document whose tensors are there and whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save(path: Path, tensors: dict[str, Tensor], document: dict[str, Any], name: str | None = None) -> None:
+    """Write the document to `path` (.json) and the tensors beside it, to `name` or to one made from their digest.
+
+    Raises: OSError when the folder cannot be written.
+    """
+    from safetensors.torch import save as pack
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = pack({k: v.contiguous() for k, v in tensors.items()})
+    digest = _digest(data)
+    name = name or f"{path.stem}-{digest[:12]}.safetensors"
+    _write(path.parent / name, data)
+    text = json.dumps({"tensors": name, "sha256": digest, **document}, indent=1, ensure_ascii=False)
+    _write(path, text.encode())
+    for old in path.parent.glob(f"{path.stem}-{'?' * 12}.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The document and the tensors of a checkpoint, checked against the digest in the document.
+
+    Raises: FileNotFoundError when either file is missing, ValueError when either is not what was written.
+    """
+    from safetensors.torch import load as unpack
+
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        name, digest = document["tensors"], document["sha256"]
+        if Path(name).name != name:
+            raise ValueError("the tensors' name is not a plain file name")
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a checkpoint, got a damaged document ({error})") from None
+    data = (path.parent / name).read_bytes()
+    if _digest(data) != digest:
+        raise ValueError(f"{path.parent / name}: expected the tensors that {path.name} names, got a damaged file")
+    return document, unpack(data)

@@ -1,0 +1,204 @@
+"""`mmha train`: train the models that ship, or the same on data of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmha.cli.printing import examples
+
+if TYPE_CHECKING:
+    from mmha.data.sentence import Sentence
+    from mmha.models.tagger import Tagger
+    from mmha.train.loop import Run
+
+app = typer.Typer(
+    name="train",
+    help="Train a model; Ctrl-C keeps what was learned and --resume goes on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples(
+        "mmha train tagger --out runs/tagger",
+        "mmha train tagger --out runs/tagger --resume",
+        "mmha train tagger --size small --train my-train.conllu --dev my-dev.conllu --test my-test.conllu",
+    ),
+)
+
+
+@app.callback()
+def root() -> None:
+    """Train a model; Ctrl-C keeps what was learned and --resume goes on."""
+
+
+@app.command()
+def tagger(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished tagger.")] = Path("runs/tagger"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    size: Annotated[str, typer.Option(help="base (ships with mmha) or small.")] = "base",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.")] = 8,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    tokens: Annotated[int, typer.Option(min=1, help="Words a step.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the start, the order and the dropout.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="0 is torch's choice; fix it to repeat a run bit for bit.")] = 0,
+    train: Annotated[Path | None, typer.Option(help="CoNLL-U to train on instead of the Brown corpus.")] = None,
+    dev: Annotated[Path | None, typer.Option(help="CoNLL-U to choose the best epoch on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="CoNLL-U to report on, once, at the end.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train the part-of-speech tagger on your CoNLL-U or on the Brown corpus (every 10th file test, the next dev)."""
+    from mmha import checks
+    from mmha.cli.printing import print_json
+
+    checks.one_of("size", size, ("base", "small"))
+    _check_out(out, resume)
+    parts = _parts(train, dev, test)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    from mmha.train.loop import Settings
+
+    model = _new(size, parts[0], seed)
+    settings = Settings(epochs=epochs, rate=checks.number("rate", rate, 0.0), seed=seed)
+    about = {
+        "data": str(train or "brown"),
+        "size": size,
+        "epochs": epochs,
+        "rate": rate,
+        "tokens": tokens,
+        "seed": seed,
+    }
+    result = _train(model, settings, parts, tokens, out, resume, about)
+    if json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    there = (out / "state.json").exists()
+    if resume and not there:
+        raise ValueError(f"--resume: expected a stopped run in {out}, got none")
+    if there and not resume:
+        raise ValueError(f"--out: {out} holds a run already: go on with --resume, or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _parts(train: Path | None, dev: Path | None, test: Path | None) -> list[list[Sentence]]:
+    """Train, dev and test sentences; the last may be empty."""
+    from mmha.data import brown, conllu, registry, text
+
+    if train is None:
+        if dev or test:
+            raise ValueError("--train: expected a CoNLL-U file together with --dev and --test, got none")
+        with _status("brown"):
+            folder = registry.get("brown")
+        return [brown.read(part) for part in brown.split(brown.files(folder))]
+    if dev is None:
+        raise ValueError("--dev: expected a CoNLL-U file to choose the best epoch on, got none")
+    parts = []
+    for path in (train, dev, test):
+        lines = text.read(path).splitlines() if path else []
+        parts.append([block.sentence() for block in conllu.parse(lines, str(path))])
+        if path and not (parts[-1] and all(s.tags for s in parts[-1])):
+            raise ValueError(f"{path}: expected sentences with a universal tag for every word, got others or none")
+    return parts
+
+
+def _new(size: str, train: list[Sentence], seed: int) -> Tagger:
+    import torch
+
+    from mmha.data.sentence import UPOS
+    from mmha.models import tagger as model
+
+    lexicon = model.Lexicon.count([s.words for s in train], UPOS)
+    torch.manual_seed(seed)
+    return model.Tagger(model.BUILDERS[size](lexicon), lexicon)
+
+
+def _train(
+    model: Tagger,
+    settings: Any,
+    parts: list[list[Sentence]],
+    tokens: int,
+    out: Path,
+    resume: bool,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Train to the end, write `tagger.json` with the weights of the best epoch, and test these, once."""
+    from mmha.models import tagger as models
+    from mmha.train import tagging
+    from mmha.train.loop import Run
+
+    train, dev, test = parts
+    run = Run(model, settings, out, about)
+    if resume:
+        run.resume()
+    batches = tagging.Shuffled(train, model.lexicon.encode, model.lexicon.tags, tokens, settings.seed)
+    with _bar(run) as show:
+        run.fit(batches, tagging.loss, lambda m: tagging.accuracy(m, dev).value, show)
+    model.load_state_dict(run.best)
+    result = about | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_words": sum(map(len, train)),
+        "best_epoch": run.progress.best_epoch,
+        "dev_accuracy": run.progress.best,
+        "seconds": round(run.progress.seconds),
+    }
+    # What is tested is what is shipped: the weights as written, rounded to half precision.
+    models.save(model, out / "tagger.json", result, "tagger.safetensors")
+    if test:
+        result["test_accuracy"] = tagging.accuracy(models.load(out / "tagger.json"), test).value
+        models.save(model, out / "tagger.json", result, "tagger.safetensors")
+    return result | {"model": str(out / "tagger.json")}
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(f"{result['model']}: {result['parameters']:,} parameters, {result['seconds']} s of training")
+    print(f"dev accuracy  {result['dev_accuracy']:.2%} (epoch {result['best_epoch']})")
+    if "test_accuracy" in result:
+        print(f"test accuracy {result['test_accuracy']:.2%}")
+
+
+@contextlib.contextmanager
+def _status(name: str) -> Iterator[None]:
+    from mmha.cli.printing import console
+
+    with console(stderr=True).status(f"{name}: fetching or verifying"):
+        yield
+
+
+@contextlib.contextmanager
+def _bar(run: Run) -> Iterator[Any]:
+    """A progress bar on stderr; into a pipe, one line an epoch."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from mmha.cli.printing import console
+
+    err = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("training", total=None)
+        told = run.progress.epoch
+
+        def show(at: Any) -> None:
+            nonlocal told
+            best = f" · dev {at.best:.2%}" if at.epoch else ""
+            epoch = min(at.epoch + 1, run.settings.epochs)
+            text = f"epoch {epoch} of {run.settings.epochs} · loss {at.loss:.4f}{best}"
+            bar.update(task, total=at.steps, completed=at.step, description=text)
+            if at.epoch > told:
+                told = at.epoch
+                err.print(
+                    f"epoch {at.epoch:>2}  loss {at.loss:.4f}  dev {at.score:.3%}  {at.seconds:6.0f} s", markup=False
+                )
+
+        try:
+            yield show
+        except KeyboardInterrupt:
+            err.print(f"stopped at step {run.progress.step} of {run.progress.steps}; go on with --resume", markup=False)
+            raise

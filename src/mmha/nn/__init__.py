@@ -1,0 +1,11 @@
+"""Modules on `mmha.attention`, with masks as values wherever a mask is taken."""
+
+from __future__ import annotations
+
+from mmha.nn.attention import SelfAttention
+from mmha.nn.block import Block
+from mmha.nn.feedforward import FeedForward
+from mmha.nn.packing import groups, positions_of
+from mmha.nn.positions import sinusoidal
+
+__all__ = ["Block", "FeedForward", "SelfAttention", "groups", "positions_of", "sinusoidal"]

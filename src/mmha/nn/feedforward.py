@@ -1,0 +1,26 @@
+"""The position-wise half of a transformer block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """W₂·gelu(W₁·x + b₁) + b₂, each token alone.
+
+    Shapes: (..., width) → (..., width), float32.
+    Source: Vaswani et al. (2017), equation 2, with GELU (Hendrycks and Gimpel 2016) in place of ReLU.
+
+    >>> import torch
+    >>> FeedForward(width=6, hidden=10)(torch.zeros(2, 3, 6)).shape
+    torch.Size([2, 3, 6])
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(nn.functional.gelu(self.up(x)))
+        return out
