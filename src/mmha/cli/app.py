@@ -69,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         try:
-            code = int(app(list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+            code = int(app(arguments, prog_name="mmha", standalone_mode=False) or 0)
         except CliError as error:
             if type(error).__name__ != "NoArgsIsHelpError":  # `mmha data` alone: its message is the help
                 raise

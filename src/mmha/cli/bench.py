@@ -45,6 +45,7 @@ def bench(
     chosen = choose(words, quick)
     for option, path in (("--json", json), ("--plot", plot)):
         writable(option, path)
+    drawable(plot)
     limits, rows = run(chosen, threads, min(seconds, 0.5) if quick else seconds)
     if json is not None:
         import json as codec
@@ -71,6 +72,20 @@ def writable(option: str, path: Path | None) -> None:
     """Say that the folder is missing before the minute of measuring and not after it."""
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(2, f"no such folder, for {option} {path.name}", str(path.parent))
+
+
+def drawable(path: Path | None) -> None:
+    """Say that there is no matplotlib, or that it does not know the format, before measuring."""
+    if path is None:
+        return
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError('--plot needs matplotlib: pip install "mmha[plot]"') from error
+    from mmha.checks import listed, require
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    require(path.suffix[1:].lower() in known, "--plot", f"a file ending in {listed(sorted(known))}", path.name)
 
 
 def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, list[Row]]:

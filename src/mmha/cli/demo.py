@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples("mmha demo", 'mmha demo "Time flies like an arrow but fruit flies like a banana"')
 SENTENCE = "I saw a saw"
-SIZE = 10
+SIZE = 8
 PICTURES = (
     ("causal", "no looking ahead", "causal"),
-    ("window(3)", "itself and 3 before", "causal & window(3)"),
-    ("key_padding(7)", "keys 7.. are padding", "key_padding(7)"),
-    ("documents(4, 6)", "two texts, packed", "causal & documents(4, 6)"),
+    ("window(3)", "itself and 3 back", "window(3)"),
+    ("key_padding(5)", "padding from key 5", "key_padding(5)"),
+    ("documents(3, 5)", "two texts, packed", "causal & documents(3, 5)"),
 )
 NEXT = (
     ('mmha tag "They can fish" --attention', "which words each word looked at"),
@@ -47,35 +48,40 @@ def demo(
 
 
 def show_tags(out: Console, sentence: str) -> None:
-    """The sentence with a tag under each word."""
+    """Each word with its tag below."""
+    from rich.cells import cell_len
+
     from mmha.checks import require
+    from mmha.data import text
     from mmha.models import tagger
 
-    words = sentence.split()
-    require(bool(words), "sentence", "at least one word", "nothing")
-    tags = tagger.load().tag([words])[0]
-    out.print("[bold]A self-attention tagger[/bold] (its weights come with mmha)")
-    line = max(20, out.width - 4)
+    sentences = list(text.sentences(sentence))
+    require(bool(sentences), "sentence", "at least one word", "nothing")
+    tags = tagger.load().tag(sentences)
+    out.print("[bold]A self-attention tagger[/bold], its weights come with mmha")
+    for words, kinds in zip(sentences, tags, strict=True):
+        for row in lines(list(zip(words, kinds, strict=True)), out.width - 4):
+            for part, style in ((0, None), (1, "cyan")):
+                cells = "".join(pair[part] + " " * (cell_width(pair) - cell_len(pair[part])) for pair in row)
+                out.print("  " + cells.rstrip(), style=style, markup=False)
+
+
+def lines(pairs: list[tuple[str, str]], width: int) -> Iterator[list[tuple[str, str]]]:
+    """The pairs broken into lines that fit the width; one that is too wide alone gets its own line."""
     row: list[tuple[str, str]] = []
-    for pair in zip(words, tags, strict=True):
-        if row and sum(cell_width(p) for p in [*row, pair]) > line:
-            print_cells(out, row)
+    for pair in pairs:
+        if row and sum(map(cell_width, [*row, pair])) > width:
+            yield row
             row = []
         row.append(pair)
-    print_cells(out, row)
+    yield row
 
 
 def cell_width(pair: tuple[str, str]) -> int:
     """Columns that a word above its tag needs, with a gap."""
-    return max(len(pair[0]), len(pair[1])) + 2
+    from rich.cells import cell_len
 
-
-def print_cells(out: Console, row: list[tuple[str, str]]) -> None:
-    """A line of words and, below it, the line of their tags."""
-    for part, style in ((0, None), (1, "cyan")):
-        out.print(
-            "  " + "".join(pair[part].ljust(cell_width(pair)) for pair in row).rstrip(), style=style, markup=False
-        )
+    return max(map(cell_len, pair)) + 2
 
 
 def show_masks(out: Console) -> None:
@@ -84,7 +90,7 @@ def show_masks(out: Console) -> None:
 
     out.print("\n[bold]Four masks[/bold]: row = who looks, column = at whom, █ = may see")
     columns = [[name, what, *parse(notation).show(SIZE).splitlines()] for name, what, notation in PICTURES]
-    width = max(len(what) for _, what, _ in PICTURES) + 2
+    width = max(len(line) for cells in columns for line in cells) + 2
     for number, cells in enumerate(zip(*columns, strict=True)):
         style = ("cyan", "dim")[number] if number < 2 else None
         out.print("  " + "".join(cell.ljust(width) for cell in cells).rstrip(), style=style, markup=False)

@@ -1,0 +1,5 @@
+"""`python -m mmha` is `mmha`."""
+
+from mmha.cli.app import main
+
+main()

@@ -1,0 +1,42 @@
+"""The code in the README runs as it stands there, and the kernels are reached from where they may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert "visible" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# import-linter does not see compiled modules, so this rule of the house is checked here.
+MAY_USE_KERNELS = ("ops/", "masks/", "bench/")
+
+
+def test_kernels_are_used_by_few_rooms() -> None:
+    source = ROOT / "src" / "mmha"
+    users = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.append(node.module)
+            if any(name.split(".")[-1] == "_kernels" for name in names):
+                users.add(path.relative_to(source).as_posix())
+    assert users
+    assert [user for user in users if not user.startswith(MAY_USE_KERNELS)] == []
