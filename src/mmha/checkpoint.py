@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _digest(data: bytes) -> str:
@@ -31,7 +32,7 @@ def _write(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def save(path: Path, tensors: dict[str, Tensor], document: dict[str, Any], name: str | None = None) -> None:
+def save(path: Path, state: dict[str, Tensor], document: dict[str, Any], name: str | None = None) -> None:
     """Write the document to `path` (.json) and the tensors beside it, to `name` or to one made from their digest.
 
     Raises: OSError when the folder cannot be written.
@@ -39,7 +40,7 @@ def save(path: Path, tensors: dict[str, Tensor], document: dict[str, Any], name:
     from safetensors.torch import save as pack
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = pack({k: v.contiguous() for k, v in tensors.items()})
+    data = pack({k: v.contiguous() for k, v in state.items()})
     digest = _digest(data)
     name = name or f"{path.stem}-{digest[:12]}.safetensors"
     _write(path.parent / name, data)
@@ -50,23 +51,39 @@ def save(path: Path, tensors: dict[str, Tensor], document: dict[str, Any], name:
             old.unlink()
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document and the tensors of a checkpoint, checked against the digest in the document.
+def read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The document and the packed tensors of a checkpoint, checked against the digest in the document; no torch needed.
 
     Raises: FileNotFoundError when either file is missing, ValueError when either is not what was written.
     """
-    from safetensors.torch import load as unpack
-
     try:
         document = json.loads(path.read_text("utf-8"))
         name, digest = document["tensors"], document["sha256"]
         if Path(name).name != name:
             raise ValueError("the tensors' name is not a plain file name")
-    except FileNotFoundError:
-        raise
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a checkpoint, got a damaged document ({error})") from None
     data = (path.parent / name).read_bytes()
     if _digest(data) != digest:
         raise ValueError(f"{path.parent / name}: expected the tensors that {path.name} names, got a damaged file")
-    return document, unpack(data)
+    return document, data
+
+
+def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Packed tensors, unpacked.
+
+    Raises: ValueError when they are not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as unpack
+
+    try:
+        return unpack(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected safetensors, got a damaged file ({error})") from None
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The document and the tensors of a checkpoint. Raises: as `read` and `tensors`."""
+    document, data = read(path)
+    return document, tensors(data, path)

@@ -14,12 +14,12 @@ WIDEST = 40  # words; beyond it a grid no longer fits a terminal and only the li
 def picture(words: Sequence[str], tags: Sequence[str], rows: Sequence[Sequence[float]]) -> Text:
     """Rows of `word tag cells: words looked at most`; cell j of row i is darker the more word i looked at word j.
 
-    >>> print(picture(["a", "saw"], ["DET", "NOUN"], [[0.1, 0.9], [1.0, 0.0]]).plain)
+    >>> for line in picture(["a", "saw"], ["DET", "NOUN"], [[0.1, 0.9], [1.0, 0.0]]).plain.splitlines():
+    ...     print(line)
     each word's row: how much it looked at words 1 2 ...
-             1 2
-    1 a   DET  ░ █   saw 90 %, a 10 %
-    2 saw NOUN █     a 100 %
-    <BLANKLINE>
+                1 2
+    1 a   DET   ░ █   saw 90 %, a 10 %
+    2 saw NOUN  █     a 100 %
     """
     n = len(rows)
     left = max(cell_len(word) for word in words)

@@ -15,6 +15,7 @@ from mmha.cli.printing import examples
 if TYPE_CHECKING:
     from mmha.data.conllu import Block
     from mmha.models.tagger import Tagger
+    from mmha.models.tagger.quick import QuickTagger
 
 EXAMPLES = examples(
     'mmha tag "I saw a saw"',
@@ -24,6 +25,7 @@ EXAMPLES = examples(
     'echo "Time flies." | mmha tag --json',
 )
 AT_ONCE = 256  # sentences between two steps of the progress bar
+FEW_WORDS = 1000  # up to here, importing torch would take longer than doing without
 COLOURS = {
     "NOUN": "cyan", "PROPN": "bright_cyan", "VERB": "green", "AUX": "bright_green", "ADJ": "yellow", "ADV": "magenta",
     "PRON": "blue", "DET": "bright_blue",
@@ -54,11 +56,13 @@ def tag(
     blocks = _blocks(content, name, input)
     conllu = input == "conllu" or (input == "auto" and _is_conllu(content, name))
     output = ("conllu" if conllu else "text") if format == "auto" else format
-    tagger = _load(model)
+    if attention:
+        _draw(_load(model), blocks, json)
+        return
+    few = sum(len(block.at) for block in blocks) <= FEW_WORDS
+    tagger = _load_quick(model) if few else _load(model)
     if score:
         _print_score(tagger, blocks, json)
-    elif attention:
-        _draw(tagger, blocks, json)
     elif json:
         _print_json(tagger, blocks)
     else:
@@ -116,14 +120,23 @@ def _blocks(content: str, name: str, kind: str) -> list[Block]:
 
 
 def _load(path: Path | None) -> Tagger:
-    from mmha.models import tagger
+    from mmha.models.tagger import SHIPPED, load
 
-    if path is None:
-        return tagger.load()
-    return tagger.load(path / "tagger.json" if path.is_dir() else path)
+    return load(_document(path) or SHIPPED)
 
 
-def _tagged(tagger: Tagger, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[str]]]:
+def _load_quick(path: Path | None) -> QuickTagger:
+    from mmha.models.tagger.config import SHIPPED
+    from mmha.models.tagger.quick import QuickTagger
+
+    return QuickTagger(_document(path) or SHIPPED)
+
+
+def _document(path: Path | None) -> Path | None:
+    return path / "tagger.json" if path is not None and path.is_dir() else path
+
+
+def _tagged(tagger: Tagger | QuickTagger, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[str]]]:
     """Each sentence with its tags, in order; a progress bar on stderr when there is a wait and somebody to see it."""
     from mmha.cli.printing import console
 
@@ -137,7 +150,7 @@ def _tagged(tagger: Tagger, blocks: Sequence[Block]) -> Iterator[tuple[Block, li
         yield from zip(chunk, tagger.tag([block.words for block in chunk]), strict=True)
 
 
-def _print(tagger: Tagger, blocks: Sequence[Block], output: str) -> None:
+def _print(tagger: Tagger | QuickTagger, blocks: Sequence[Block], output: str) -> None:
     if output == "conllu":
         for block, tags in _tagged(tagger, blocks):
             sys.stdout.write(block.tagged(tags))
@@ -162,13 +175,13 @@ def _coloured(words: Sequence[str], tags: Sequence[str]) -> Any:
     )
 
 
-def _print_json(tagger: Tagger, blocks: Sequence[Block]) -> None:
+def _print_json(tagger: Tagger | QuickTagger, blocks: Sequence[Block]) -> None:
     from mmha.cli.printing import print_json
 
     print_json([{"words": list(block.words), "tags": tags} for block, tags in _tagged(tagger, blocks)])
 
 
-def _print_score(tagger: Tagger, blocks: Sequence[Block], as_json: bool) -> None:
+def _print_score(tagger: Tagger | QuickTagger, blocks: Sequence[Block], as_json: bool) -> None:
     from mmha.cli.printing import print_json
     from mmha.metrics import tag_accuracy
 

@@ -138,7 +138,7 @@ def _train(
     run = Run(model, settings, out, about)
     if resume:
         run.resume()
-    batches = tagging.Shuffled(train, model.lexicon.encode, model.lexicon.tags, tokens, settings.seed)
+    batches = tagging.Shuffled(train, model.encode, model.lexicon.tags, tokens, settings.seed)
     with _bar(run) as show:
         run.fit(batches, tagging.loss, lambda m: tagging.accuracy(m, dev).value, show)
     model.load_state_dict(run.best)

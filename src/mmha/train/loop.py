@@ -58,7 +58,7 @@ def rate_at(step: int, steps: int, settings: Settings) -> float:
 
     >>> s = Settings(epochs=1, rate=1.0, warmup=0.1)
     >>> [round(rate_at(i, 100, s), 2) for i in (0, 9, 10, 55, 99)]
-    [0.1, 1.0, 1.0, 0.5, 0.01]
+    [0.1, 1.0, 1.0, 0.51, 0.01]
     """
     warm = max(1, round(settings.warmup * steps))
     if step < warm:
