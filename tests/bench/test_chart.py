@@ -30,7 +30,7 @@ def test_a_bar_is_as_long_as_its_ratio_and_the_first_row_on_top() -> None:
 
     axes = Figure().add_subplot()
     chart.panel(axes, "forward", [row(CASES[0], 1.5), row(CASES[2], 3.0)])
-    assert [bar.get_width() for bar in axes.patches] == [1.5, 3.0]
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(1, 0.5), (1, 2.0)]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dense 2048", "causal 512"]
     assert axes.yaxis_inverted()
     assert axes.get_xscale() == "log"

@@ -23,6 +23,11 @@ def test_every_kind_of_row_agrees_with_torch(direction: Direction, kind: Kind, i
     assert row.limit > 0
 
 
+def test_the_best_limit_so_far_counts() -> None:
+    case = Case("forward", "causal", 7, aim=1.0, head_dim=5)
+    assert measure.measure(case, threads=1, seconds=0.0, limit=1e9).limit == 1e9
+
+
 def test_figures_follow_from_medians() -> None:
     case = Case("forward", "causal", 7, aim=1.0, head_dim=5)
     row = measure.Row(

@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured row; times in milliseconds, one entry per round; `limit` is the FMA probe beside it, GFLOP/s."""
+    """One measured row; times in milliseconds, one entry per round; `limit` is the best FMA probe so far, GFLOP/s."""
 
     case: Case
     pairs: int
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Useful GFLOP/s as a share of what the machine's multiply-adds reached just before and after, 0 to 1."""
+        """Useful GFLOP/s as a share of the multiply-adds that this machine reached, 0 to 1."""
         return self.gflops / self.limit
 
     @property
@@ -101,8 +101,10 @@ def probe_fma(threads: int) -> float:
     return max(_kernels.probe_fma(threads, 0.05) for _ in range(3))
 
 
-def measure(case: Case, threads: int, seconds: float = 2.0) -> Row:
-    """Time one case against torch for about `seconds`, at least 5 rounds.
+def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
+    """Time one case against torch for about `seconds`, at least 5 rounds, probing the machine before and after.
+
+    A probe can only fall short of what the machine can do, so that the best one counts; `limit` is the best so far.
 
     Raises:
         RuntimeError: mmha and torch do not agree on the result.
@@ -110,9 +112,9 @@ def measure(case: Case, threads: int, seconds: float = 2.0) -> Row:
     with thread_count(threads):
         ours, theirs, pairs = prepare(case)
         difference = compare(case, ours(), theirs())
-        before = probe_fma(threads)
+        limit = max(limit, probe_fma(threads))
         theirs_ms, ours_ms = interleave(theirs, ours, seconds)
-        limit = max(before, probe_fma(threads))
+        limit = max(limit, probe_fma(threads))
     return Row(case, pairs, limit, theirs_ms, ours_ms, difference)
 
 

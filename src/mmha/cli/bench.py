@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ def bench(
     """Time attention against torch here. Forward and backward, beside this machine's own limits.
 
     Both sides compute float32, batch 1, 8 heads, in turns within one run; figures are medians. GFLOP/s counts visible
-    pairs only and "limit" is its share of the multiply-adds the machine reached in a probe just before and after. torch
+    pairs only and "limit" is its share of the multiply-adds that the machine reached in the best probe so far. torch
     gets is_causal=True for causal rows and a ready-made dense mask for padding, window and documents.
     """
     chosen = choose(words, quick)
@@ -102,13 +103,15 @@ def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, l
         f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading"
     )
     out.print(HEADER, style="bold", markup=False)
-    rows = []
+    rows: list[Row] = []
     for number, case in enumerate(chosen, 1):
         if progress.is_terminal:
             progress.print(f"[dim]{number}/{len(chosen)} {case.name}[/dim]", end="\r")
-        rows.append(measure(case, limits.threads, seconds))
-        out.print(row_text(rows[-1]))
-    return limits, rows
+        row = measure(case, limits.threads, seconds, limits.fma_gflops)
+        limits = replace(limits, fma_gflops=row.limit)
+        rows.append(row)
+        out.print(row_text(row))
+    return limits, [replace(row, limit=limits.fma_gflops) for row in rows]
 
 
 def row_text(row: Row) -> str:

@@ -53,11 +53,11 @@ def show_tags(out: Console, sentence: str) -> None:
 
     from mmha.checks import require
     from mmha.data import text
-    from mmha.models import tagger
+    from mmha.models.tagger import load
 
     sentences = list(text.sentences(sentence))
     require(bool(sentences), "sentence", "at least one word", "nothing")
-    tags = tagger.load().tag(sentences)
+    tags = load().tag(sentences)
     out.print("[bold]A self-attention tagger[/bold], its weights come with mmha")
     for words, kinds in zip(sentences, tags, strict=True):
         for row in lines(list(zip(words, kinds, strict=True)), out.width - 4):
