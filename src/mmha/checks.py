@@ -81,7 +81,8 @@ def describe(value: object) -> str:
         return repr(value)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         kind = "tensor" if is_tensor(value) else "array"
-        return f"a {str(value.dtype).removeprefix('torch.')} {kind} of shape {shape_text(value.shape)}"
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"{'an' if dtype[0] == 'i' else 'a'} {dtype} {kind} of shape {shape_text(value.shape)}"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 

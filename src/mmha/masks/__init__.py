@@ -2,11 +2,11 @@
 
 >>> from mmha.masks import *
 >>> print((Causal() & (Window(2) | Global([0]))).show(5))
-0 █····
-1 ██···
-2 ███··
-3 ████·
-4 █·███
+0 ██· · · ·
+1 ████· · ·
+2 ██████· ·
+3 ████████·
+4 ██· ██████
 """
 
 from mmha.masks.base import And, Mask, Not, Or

@@ -161,10 +161,10 @@ class Mask(ABC):
 
         >>> from mmha.masks import Causal, Window
         >>> print((Causal() & Window(1)).show(4))
-        0 █···
-        1 ██··
-        2 ·██·
-        3 ··██
+        0 ██· · ·
+        1 ████· ·
+        2 · ████·
+        3 · · ████
         """
         from mmha.masks import picture
 

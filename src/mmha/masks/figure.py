@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mmha.masks.picture import check_labels, clean
+from mmha.masks.picture import check_labels, clean, place_of
 from mmha.masks.plan import Plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def draw(
     title: str,
 ) -> Axes:  # fmt: skip
     """Fill the Axes with one (batch, head) item: dark = visible, a shade between where a cell is mixed."""
+    place = place_of(plan, item)
     check_labels("rows", rows, plan.q_len)
     check_labels("columns", columns, plan.k_len)
     try:
@@ -30,16 +31,17 @@ def draw(
         raise ImportError('drawing needs matplotlib: pip install "mmha[plot]"') from error
     if ax is None:
         ax = figure.Figure(figsize=_size(plan), layout="constrained").add_subplot()
-    step = max(1, -(-max(plan.q_len, plan.k_len) // CELLS))
-    b, h = (min(at, own - 1) for at, own in zip(item, (plan.native.batch, plan.native.heads), strict=True))
-    cells = plan.tiles(step, step)[b, h] if plan.q_len and plan.k_len else np.zeros((0, 0))
+    steps = max(1, -(-plan.q_len // CELLS)), max(1, -(-plan.k_len // CELLS))
+    cells = plan.tiles(*steps)[place] if plan.q_len and plan.k_len else np.zeros((0, 0))
     shades = colors.LinearSegmentedColormap.from_list("mask", [HIDDEN, VISIBLE])
+    long = max(plan.q_len, plan.k_len) > 16 * min(plan.q_len, plan.k_len)  # squares would make a hairline
+    aspect: Literal["auto", "equal"] = "auto" if long else "equal"
     extent = (-0.5, plan.k_len - 0.5, plan.q_len - 0.5, -0.5)
-    ax.imshow(cells, cmap=shades, vmin=0, vmax=2, extent=extent, interpolation="nearest", aspect="equal")
+    ax.imshow(cells, cmap=shades, vmin=0, vmax=2, extent=extent, interpolation="nearest", aspect=aspect)
     ax.set_title(title if len(title) <= 60 else title[:57] + "...", fontsize=10)
     ax.set_xlabel("key")
     ax.set_ylabel("query")
-    _decorate(ax, plan, rows, columns, step)
+    _decorate(ax, plan, rows, columns)
     return ax
 
 
@@ -49,8 +51,8 @@ def _size(plan: Plan) -> tuple[float, float]:
     return 1.2 + max(1.5, 5 * wide / longest), 1.0 + max(1.5, 5 * high / longest)
 
 
-def _decorate(ax: Axes, plan: Plan, rows: Sequence[str] | None, columns: Sequence[str] | None, step: int) -> None:
-    if step == 1 and max(plan.q_len, plan.k_len) <= 64:  # lines between cells while they can be told apart
+def _decorate(ax: Axes, plan: Plan, rows: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    if max(plan.q_len, plan.k_len) <= 64:  # lines between cells while they can be told apart
         ax.set_xticks(np.arange(-0.5, plan.k_len), minor=True)
         ax.set_yticks(np.arange(-0.5, plan.q_len), minor=True)
         ax.grid(which="minor", color=GRID, linewidth=1)

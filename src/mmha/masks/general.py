@@ -71,8 +71,8 @@ class Dense(Mask):
     >>> import torch
     >>> from mmha.masks import Dense
     >>> print(Dense(torch.tensor([[True, False], [False, True]])).show(2))
-    0 █·
-    1 ·█
+    0 ██·
+    1 · ██
     """
 
     tensor: Tensor
@@ -126,8 +126,8 @@ class Spans(Mask):
 
     >>> from mmha.masks import Spans
     >>> print(Spans([1, 1, 2, 4], [0, 1, 3], [[1, 3], [0, 1], [3, 4]]).show(2, 4))
-    0 ·██·
-    1 █··█
+    0 · ████·
+    1 ██· · ██
     """
 
     shape: tuple[int, ...]
@@ -154,12 +154,16 @@ class Spans(Mask):
         checks.shape_is("spans", self.spans, (len(self.spans), 2), "(n, 2)")
         steps = self.offsets.diff()
         if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.spans) or bool((steps < 0).any()):
-            raise checks.value_error("offsets", f"a rise from 0 to the {len(self.spans)} spans", "another order")
+            raise checks.value_error(
+                "offsets", f"a rise from 0 to the number of spans, {len(self.spans)}", held.text(self.offsets, None)
+            )
         row = torch.repeat_interleave(torch.arange(len(steps)), steps)
         start, stop = self.spans[:, 0], self.spans[:, 1]
         apart = (row[1:] != row[:-1]) | (stop[:-1] < start[1:])
         if not bool(((start >= 0) & (start < stop) & (stop <= k_len)).all() & apart.all()):
-            raise checks.value_error("spans", f"sorted runs apart within {k_len} keys", "others")
+            raise checks.value_error(
+                "spans", f"runs within {k_len} keys, sorted and apart in each row", held.text(self.spans, None)
+            )
 
     def _fit(self, grid: Grid) -> None:
         self._check()

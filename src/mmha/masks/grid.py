@@ -51,7 +51,7 @@ class Grid:
             return steps.reshape(1, 1, -1)
         return (np.array(self.starts, dtype=np.int64)[:, None] + steps).reshape(len(self.starts), 1, self.q_len)
 
-    def reach(self) -> tuple[int, int]:
+    def extent(self) -> tuple[int, int]:
         """The first position and one past the last, over all rows of the batch; (0, 0) when there is no row."""
         if not self.q_len or not self.starts:
             return 0, 0
@@ -62,19 +62,28 @@ class Grid:
         return slice(None) if size == 1 else slice(self.first_head, self.first_head + self.heads)
 
 
+def reach(argument: str, value: Any, minimum: int) -> int:
+    """The value as an int from `minimum` to as far as positions may go."""
+    number = checks.integer(argument, value)
+    if number < minimum or number > FARTHEST:
+        expected = f">= {minimum}" if number < minimum and minimum > -FARTHEST else "within 2**60"
+        raise checks.value_error(argument, f"an integer {expected}", str(number))
+    return number
+
+
 def _starts(q_start: Any, batch: int, default: int) -> tuple[int, ...]:
     if q_start is None:
         return (default,)
     if not isinstance(q_start, Tensor):
         if checks.is_tensor(q_start) or not hasattr(q_start, "__index__"):
             raise checks.type_error("q_start", f"None, an int or an int tensor of shape ({batch},)", q_start)
-        return (checks.integer("q_start", q_start, -FARTHEST, FARTHEST),)
+        return (reach("q_start", q_start, -FARTHEST),)
     if q_start.dtype not in _INTEGERS:
         raise checks.type_error("q_start", f"None, an int or an int tensor of shape ({batch},)", q_start)
     if q_start.dim() == 0:
-        return (checks.integer("q_start", int(q_start), -FARTHEST, FARTHEST),)
+        return (reach("q_start", int(q_start), -FARTHEST),)
     checks.shape_is("q_start", q_start, (batch,), "(B,)")
-    values = tuple(checks.integer("q_start", value, -FARTHEST, FARTHEST) for value in q_start.tolist())
+    values = tuple(reach("q_start", value, -FARTHEST) for value in q_start.tolist())
     return values[:1] if len(set(values)) == 1 else values
 
 

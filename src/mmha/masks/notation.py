@@ -2,7 +2,7 @@
 
     mask     = and { "|" and }
     and      = not { "&" not }
-    not      = "~" not | "(" mask ")" | atom
+    not      = { "~" } ( "(" mask ")" | atom )
     atom     = name [ "(" [ argument { "," argument } ] ")" ]
     argument = [ word "=" ] value
     value    = integer | "none" | "true" | "false" | "[" [ value { "," value } ] "]" | "$" integer | "@" integer | mask
@@ -44,6 +44,7 @@ _SPELLED = (
     "keys", "queries", "query_padding", "documents", "global", "blocks", "tree", "per_head", "dense", "spans",
 )  # fmt: skip
 _LISTED = ("keypadding", "keypadding.left", "querypadding", "keys", "queries", "global", "tree", "perhead")
+DEEPEST = 100
 _signature = functools.cache(inspect.signature)
 _TOKEN = re.compile(r"\s*(?:(-?\d+)|([A-Za-z_][\w.]*)|([$@]\d+)|([&|~()\[\],=]))")
 _WORDS: dict[str, Any] = {"none": None, "true": True, "false": False}
@@ -84,7 +85,7 @@ class _Reader:
     """Recursive descent over the tokens of one notation."""
 
     def __init__(self, notation: str, tensors: Sequence[Tensor] | None) -> None:
-        self.notation, self.tensors, self.at = notation, tensors, 0
+        self.notation, self.tensors, self.at, self.depth = notation, tensors, 0, 0
         self.tokens: list[tuple[str, int]] = []
         place = 0
         while notation[place:].strip():
@@ -135,13 +136,24 @@ class _Reader:
         return mask
 
     def _not(self) -> Mask:
-        if self._take("~"):
-            return ~self._not()
-        if self._take("("):
+        negated = False
+        while self._take("~"):
+            negated = not negated
+        if self._peek() == "(":
+            self._enter()
             mask = self._mask()
             self._need(")")
-            return mask
-        return self._atom()
+            self.depth -= 1
+        else:
+            mask = self._atom()
+        return ~mask if negated else mask
+
+    def _enter(self) -> None:
+        """Past a bracket that opens; a limit of our own, because that of Python has no column to name."""
+        if self.depth == DEEPEST:
+            self._fail(f"at most {DEEPEST} levels of brackets")
+        self.depth += 1
+        self.at += 1
 
     def _atom(self) -> Mask:
         start, word = self.at, self._peek()
@@ -151,11 +163,13 @@ class _Reader:
         self.at += 1
         values: list[Any] = []
         named: dict[str, Any] = {}
-        if self._take("("):
+        if self._peek() == "(":
+            self._enter()
             while not self._take(")"):
                 if values or named:
                     self._need(",")
                 self._argument(values, named)
+            self.depth -= 1
         return self._build(start, name, values, named)
 
     def _argument(self, values: list[Any], named: dict[str, Any]) -> None:
@@ -178,13 +192,15 @@ class _Reader:
             return int(word)
         if word[:1] in ("$", "@"):
             return self._carried(word)
-        if not self._take("["):
+        if word != "[":
             return self._mask()
+        self._enter()
         values: list[Any] = []
         while not self._take("]"):
             if values:
                 self._need(",")
             values.append(self._value())
+        self.depth -= 1
         return values
 
     def _carried(self, word: str) -> Any:

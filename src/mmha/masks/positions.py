@@ -11,7 +11,7 @@ from torch import Tensor
 from mmha import checks
 from mmha.masks import held
 from mmha.masks.base import Mask
-from mmha.masks.grid import FARTHEST, Coordinates, Grid
+from mmha.masks.grid import Coordinates, Grid, reach
 from mmha.masks.rows import Rows
 
 
@@ -20,8 +20,8 @@ class Full(Mask):
 
     >>> from mmha.masks import Full
     >>> print(Full().show(2, 3))
-    0 ███
-    1 ███
+    0 ██████
+    1 ██████
     """
 
     def _args(self) -> tuple[Any, ...]:
@@ -41,8 +41,8 @@ class Causal(Mask):
 
     >>> from mmha.masks import Causal
     >>> print(Causal().show(2, 3))  # bottom-right aligned: q_start = 3 - 2
-    0 ██·
-    1 ███
+    0 ████·
+    1 ██████
     """
 
     def _args(self) -> tuple[Any, ...]:
@@ -60,9 +60,9 @@ class StrictCausal(Mask):
 
     >>> from mmha.masks import StrictCausal
     >>> print(StrictCausal().show(3))
-    0 ···
-    1 █··
-    2 ██·
+    0 · · ·
+    1 ██· ·
+    2 ████·
     """
 
     def _args(self) -> tuple[Any, ...]:
@@ -84,17 +84,17 @@ class Window(Mask):
 
     >>> from mmha.masks import Window
     >>> print(Window(1, 2).show(4, 4))
-    0 ███·
-    1 ████
-    2 ·███
-    3 ··██
+    0 ██████·
+    1 ████████
+    2 · ██████
+    3 · · ████
     """
 
     left: int | None
     right: int | None
 
     def __init__(self, left: int | None, right: int | None = 0) -> None:
-        self._set(left=_reach("left", left), right=_reach("right", right))
+        self._set(left=_side("left", left), right=_side("right", right))
 
     def _args(self) -> tuple[Any, ...]:
         return (self.left,) if self.right == 0 else (self.left, self.right)
@@ -113,13 +113,17 @@ class Window(Mask):
         return Rows.interval(grid.k_len, start, grid.k_len if self.right is None else p + (self.right + 1))
 
 
-def _reach(argument: str, value: Any) -> int | None:
+def _side(argument: str, value: Any) -> int | None:
     if value is None:
         return None
+    expected = "an integer >= 0, or None for no bound"
     try:
-        return checks.integer(argument, value, 0, FARTHEST)
-    except ValueError:
-        raise checks.value_error(argument, "an integer >= 0, or None for no bound", str(value)) from None
+        number = checks.integer(argument, value)
+    except TypeError:
+        raise checks.type_error(argument, expected, value) from None
+    if number < 0:
+        raise checks.value_error(argument, expected, str(number))
+    return reach(argument, number, 0)
 
 
 class Dilated(Mask):
@@ -129,16 +133,16 @@ class Dilated(Mask):
 
     >>> from mmha.masks import Causal, Dilated
     >>> print((Causal() & Dilated(2)).show(4))
-    0 █···
-    1 ·█··
-    2 █·█·
-    3 ·█·█
+    0 ██· · ·
+    1 · ██· ·
+    2 ██· ██·
+    3 · ██· ██
     """
 
     step: int
 
     def __init__(self, step: int) -> None:
-        self._set(step=checks.integer("step", step, 1, FARTHEST))
+        self._set(step=reach("step", step, 1))
 
     def _args(self) -> tuple[Any, ...]:
         return (self.step,)
@@ -173,16 +177,16 @@ class Chunked(Mask):
 
     >>> from mmha.masks import Chunked
     >>> print(Chunked(2).show(4))
-    0 ██··
-    1 ██··
-    2 ··██
-    3 ··██
+    0 ████· ·
+    1 ████· ·
+    2 · · ████
+    3 · · ████
     """
 
     size: int
 
     def __init__(self, size: int) -> None:
-        self._set(size=checks.integer("size", size, 1, FARTHEST))
+        self._set(size=reach("size", size, 1))
 
     def _args(self) -> tuple[Any, ...]:
         return (self.size,)
@@ -203,9 +207,9 @@ class Prefix(Mask):
 
     >>> from mmha.masks import Causal, Prefix
     >>> print((Causal() | Prefix(2)).show(3))
-    0 ██·
-    1 ██·
-    2 ███
+    0 ████·
+    1 ████·
+    2 ██████
     """
 
     length: int | Tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmha import _kernels, checks
 from mmha.masks import held
 from mmha.masks.base import Mask
-from mmha.masks.grid import FARTHEST, Coordinates, Grid
+from mmha.masks.grid import Coordinates, Grid, reach
 from mmha.masks.rows import Rows, both, either
 
 
@@ -24,9 +24,9 @@ class Global(Mask):
 
     >>> from mmha.masks import Global
     >>> print(Global([1]).show(3))
-    0 ·█·
-    1 ███
-    2 ·█·
+    0 · ██·
+    1 ██████
+    2 · ██·
     """
 
     positions: Tensor
@@ -72,10 +72,10 @@ class Blocks(Mask):
 
     >>> from mmha.masks import Blocks
     >>> print(Blocks([[1, 0], [1, 1]], 2).show(4))
-    0 ██··
-    1 ██··
-    2 ████
-    3 ████
+    0 ████· ·
+    1 ████· ·
+    2 ████████
+    3 ████████
     """
 
     layout: Tensor
@@ -86,14 +86,14 @@ class Blocks(Mask):
         if made.dim() != 2:
             got = f"shape {checks.shape_text(made.shape)}"
             raise checks.value_error("layout", "bools of shape (query blocks, key blocks)", got)
-        size = checks.integer("size", size, 1, FARTHEST)
+        size = reach("size", size, 1)
         self._set(layout=made, size=size, _shared=isinstance(layout, held.Shared))
 
     def _args(self) -> tuple[Any, ...]:
         return (self.layout, self.size)
 
     def _fit(self, grid: Grid) -> None:
-        first, stop = grid.reach()
+        first, stop = grid.extent()
         queries, keys = (blocks * self.size for blocks in self.layout.shape)
         shape = f"{checks.shape_text(self.layout.shape)} blocks of {self.size}"
         if grid.k_len > keys:
@@ -123,10 +123,10 @@ class Tree(Mask):
 
     >>> from mmha.masks import Tree
     >>> print(Tree([-1, 0, 0, 1]).show(4, 6))  # two keys stand before the tree
-    0 ███···
-    1 ████··
-    2 ███·█·
-    3 ████·█
+    0 ██████· · ·
+    1 ████████· ·
+    2 ██████· ██·
+    3 ████████· ██
     """
 
     parents: Tensor
@@ -156,7 +156,7 @@ class Tree(Mask):
             raise checks.value_error(
                 "parents", f"at most {grid.k_len} nodes, one per key", f"{len(self.parents)} nodes"
             )
-        last = grid.reach()[1] - 1
+        last = grid.extent()[1] - 1
         if last >= grid.k_len:
             raise checks.value_error("q_start", f"query positions below the {grid.k_len} keys", f"position {last}")
 

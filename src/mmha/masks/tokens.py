@@ -45,8 +45,8 @@ class KeyPadding(_PerBatch):
 
     >>> from mmha.masks import KeyPadding
     >>> print(KeyPadding([2, 3]).show(2, 4, batch=2, item=(1, 0)))
-    0 ███·
-    1 ███·
+    0 ██████·
+    1 ██████·
     """
 
     @staticmethod
@@ -87,8 +87,8 @@ class QueryPadding(_PerBatch):
 
     >>> from mmha.masks import QueryPadding
     >>> print(QueryPadding(1).show(2))
-    0 ██
-    1 ··
+    0 ████
+    1 · ·
     """
 
     def _holds(self, at: Coordinates) -> Tensor:
@@ -125,7 +125,7 @@ class Keys(_Flags):
 
     >>> from mmha.masks import Keys
     >>> print(Keys([1, 0, 1]).show(1, 3))
-    0 █·█
+    0 ██· ██
     """
 
     def _fit(self, grid: Grid) -> None:
@@ -147,8 +147,8 @@ class Queries(_Flags):
 
     >>> from mmha.masks import Queries
     >>> print(Queries([True, False]).show(2))
-    0 ██
-    1 ··
+    0 ████
+    1 · ·
     """
 
     def _fit(self, grid: Grid) -> None:
@@ -171,10 +171,10 @@ class Documents(Mask):
 
     >>> from mmha.masks import Causal, Documents
     >>> print((Causal() & Documents([7, 7, 8, 8])).show(4))
-    0 █···
-    1 ██··
-    2 ··█·
-    3 ··██
+    0 ██· · ·
+    1 ████· ·
+    2 · · ██·
+    3 · · ████
     """
 
     ids: Tensor
@@ -196,13 +196,14 @@ class Documents(Mask):
         >>> Documents.from_lengths([2, 3])
         Documents([0, 0, 1, 1, 1])
         """
-        rows = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
-        packs = rows if rows and isinstance(rows[0], (list, tuple, Tensor)) else [rows]
-        ids = []
-        for pack in packs:
-            counts = held.lengths("lengths", list(pack))
-            assert isinstance(counts, Tensor)
-            ids.append(torch.repeat_interleave(torch.arange(len(counts)), counts))
+        rows = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+        if not isinstance(rows, (list, tuple)):
+            raise checks.type_error("lengths", "a list of integers, or of lists of them", lengths)
+        packs = rows if rows and isinstance(rows[0], (list, tuple)) else [rows]
+        counts = [held.integers("lengths", pack, "a list of integers, or of lists of them") for pack in packs]
+        for pack in counts:
+            held.fit_lengths("lengths", pack, len(pack))
+        ids = [torch.repeat_interleave(torch.arange(len(pack)), pack) for pack in counts]
         totals = sorted({len(row) for row in ids})
         if len(totals) > 1:
             got = f"sums {', '.join(map(str, totals))}"
@@ -216,7 +217,7 @@ class Documents(Mask):
         length = self.ids.shape[-1]
         if self.ids.dim() == 2:
             checks.shape_is("ids", self.ids, (grid.batch, None), "(B, T)")
-        first, stop = grid.reach()
+        first, stop = grid.extent()
         if grid.k_len > length:
             raise checks.value_error("ids", f"an id for each of the {grid.k_len} keys", f"{length} ids")
         if first < 0 or stop > length:

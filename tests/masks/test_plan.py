@@ -1,0 +1,151 @@
+"""Plans: what lowering costs in memory, the cache, and the form the kernels get."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mmha.masks import (
+    Causal,
+    Chunked,
+    Dense,
+    Dilated,
+    Documents,
+    Full,
+    KeyPadding,
+    Mask,
+    Predicate,
+    Prefix,
+    QueryPadding,
+    StrictCausal,
+    Window,
+    as_mask,
+    unflatten,
+)
+from mmha.masks.grid import Grid
+from mmha.masks.plan import CACHE, _Cache, lower
+
+MILLION = 1_000_000
+documents = Documents.from_lengths([997] * 1003 + [9])  # 1,000,000 tokens
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> Iterator[None]:
+    CACHE.clear()
+    yield
+    CACHE.clear()
+
+
+@pytest.mark.parametrize(
+    ("mask", "visible"),
+    [
+        (Full(), MILLION**2),
+        (Causal(), MILLION * (MILLION + 1) // 2),
+        (StrictCausal(), MILLION * (MILLION - 1) // 2),
+        (Causal() & Window(255), MILLION * 256 - 255 * 256 // 2),
+        (documents, 1003 * 997**2 + 9**2),
+        (Causal() & documents, 1003 * 997 * 998 // 2 + 9 * 10 // 2),
+        (Causal() | Prefix(1000), MILLION * (MILLION + 1) // 2 + 1000 * 999 // 2),
+        (Causal() & KeyPadding([500_000]), 500_000 * 500_001 // 2 + 500_000**2),
+        (Causal() & QueryPadding([500_000]), 500_000 * 500_001 // 2),
+        (Chunked(1000) & Causal(), 1000 * 1000 * 1001 // 2),
+        (~Causal(), MILLION * (MILLION - 1) // 2),
+    ],
+    ids=str,
+)
+def test_a_million_tokens_lower_in_linear_memory(mask: Mask, visible: int) -> None:
+    tracemalloc.start()
+    plan = mask.plan(1, 1, MILLION, MILLION)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.visible == visible
+    assert plan.kind == "spans"
+    assert plan.nbytes <= 12 * MILLION  # one span of 8 bytes a row and what the kernels note beside it
+    assert peak + plan.nbytes < 100e6
+
+
+def test_a_sink_beside_a_window_takes_two_spans_a_row() -> None:
+    plan = (Causal() & (Window(1023) | Prefix(4))).plan(1, 1, MILLION, MILLION)
+    assert plan.row(MILLION - 1) == [(0, 4), (MILLION - 1024, MILLION)]
+    assert plan.nbytes <= 28 * MILLION
+
+
+def test_a_bounded_irregular_mask_never_stands_as_a_whole() -> None:
+    looked_at = []
+
+    def fn(b: torch.Tensor, h: torch.Tensor, p: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        looked_at.append(p.numel() * j.numel())
+        return (p - j) % 7 == 0
+
+    plan = (Predicate(fn) & Causal() & Window(63)).plan(1, 1, 65_537, 65_537)
+    assert sum(looked_at) < 65_537 * (256 + 64) + 1  # 256 rows at a time, each 64 keys wide; 1 pair to see the axes
+    assert plan.visible == (Dilated(7) & Causal() & Window(63)).plan(1, 1, 65_537, 65_537).visible
+
+
+def test_a_random_tensor_of_16k_lowers_to_bits() -> None:
+    size = 16_384
+    seen = torch.rand(size, size) < 0.5
+    tracemalloc.start()
+    plan = as_mask(seen).plan(1, 1, size, size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.kind == "bits"
+    assert plan.visible == int(seen.sum())
+    assert plan.nbytes < 1.02 * size * size / 8
+    assert peak < 200e6  # the tensor itself has 268 MB
+    assert torch.equal(torch.from_numpy(plan.tiles(1, 1)[0, 0, :31] == 2), seen[:31])
+
+
+def test_plans_are_cached_by_value() -> None:
+    first = (Causal() & KeyPadding([3, 5])).plan(2, 3, 7, 11)
+    assert (Causal() & KeyPadding(torch.tensor([3, 5]))).plan(2, 3, 7, 11) is first
+    assert (Causal() & KeyPadding([3, 5])).plan(2, 3, 7, 11, 4) is first  # 4 = 11 - 7 is the default
+    assert (Causal() & KeyPadding([3, 6])).plan(2, 3, 7, 11) is not first
+    assert (Causal() & KeyPadding([3, 5])).plan(2, 3, 7, 11, 3) is not first
+
+
+def test_a_shared_tensor_is_never_cached() -> None:
+    seen = torch.zeros(5, 7, dtype=torch.bool)
+    masks = [as_mask(seen), as_mask(seen) & Causal() | ~as_mask(seen), unflatten("Dense($0)", [seen])]
+    assert [mask.plan(1, 1, 5, 7).visible for mask in masks] == [0, 35, 0]
+    seen[0, 0] = True
+    assert [mask.plan(1, 1, 5, 7).visible for mask in masks] == [1, 35, 1]
+    assert len(CACHE) == 0
+    assert as_mask(Dense(seen)).plan(1, 1, 5, 7) is Dense(seen).plan(1, 1, 5, 7)
+
+
+def test_the_cache_is_bounded_by_count_and_bytes() -> None:
+    def made(size: int) -> tuple[tuple[Mask, Grid], object]:
+        grid = Grid.of(1, 1, size, size)
+        return (Causal(), grid), lower(Causal(), grid)
+
+    cache = _Cache(count=3, nbytes=10_000)
+    for size in (2, 3, 5, 7):
+        cache.put(*made(size))
+    assert len(cache) == 3
+    assert cache.get(made(2)[0]) is None
+    assert cache.get(made(3)[0]) is not None  # used now: 5 is the oldest
+    cache.put(*made(11))
+    assert cache.get(made(5)[0]) is None
+    assert cache.get(made(3)[0]) is not None
+    cache.put(*made(1000))  # 8000 bytes and more
+    assert cache.nbytes <= 10_000
+    cache.put(*made(5000))  # larger than the cache: nothing is kept
+    assert (len(cache), cache.nbytes) == (0, 0)
+
+
+def test_rows_outside_are_refused() -> None:
+    plan = Causal().plan(2, 3, 5, 7)
+    assert plan.row(4, batch=1, head=2) == [(0, 7)]
+    for place in ((5, 0, 0), (0, 2, 0), (0, 0, 3), (-1, 0, 0)):
+        with pytest.raises(IndexError, match="outside"):
+            plan.row(*place)
+
+
+def test_a_plan_describes_itself() -> None:
+    text = repr(Window(0).plan(2, 3, 5, 5))
+    assert text.startswith("<Plan batch=2, heads=3, q_len=5, k_len=5: 20.0% visible, ")
+    assert text.endswith(" bytes of spans>")
