@@ -1,4 +1,4 @@
-"""The code in the README runs as it stands there, and the kernels are reached from where they may be."""
+"""The code in the README runs as it stands, links lead somewhere, and kernels are used by the rooms that may."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def test_links_lead_somewhere(page: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-# import-linter does not see compiled modules, so this rule of the house is checked here.
-MAY_USE_KERNELS = ("ops/", "masks/", "bench/")
+# import-linter does not see compiled modules, so this rule of the house is checked here. `quick` tags a few words
+# from a cold start with numpy alone, before torch could have been imported.
+MAY_USE_KERNELS = ("ops/", "masks/", "bench/", "models/tagger/quick.py")
 
 
 def test_kernels_are_used_by_few_rooms() -> None:

@@ -51,7 +51,7 @@ def test_select_keeps_the_order_and_needs_every_word() -> None:
 
 def test_select_says_what_can_be_asked_for() -> None:
     with pytest.raises(
-        ValueError, match=r"`filter`: expected words out of: 1024 .*got 'widnow 4096'; did you mean 'wi"
+        ValueError, match=r"`filter`: expected words out of: forward backward dense .*got 'widnow 4096'; did you mean 'wi"
     ):
         cases.select("widnow 4096")
 

@@ -19,8 +19,9 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert said.err == ""
-    assert [line.split()[:4] for line in lines[2:4]] == [[d, "causal", "512", "64"] for d in ("forward", "backward")]
-    assert lines[4:] == [f"wrote {results}", f"wrote {picture}"]
+    assert max(map(len, lines[:6])) <= 80
+    assert [line.split()[:4] for line in lines[4:6]] == [[d, "causal", "512", "64"] for d in ("forward", "backward")]
+    assert lines[6:] == [f"wrote {results}", f"wrote {picture}"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
     run = json.loads(results.read_text(encoding="utf-8"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmha.cli import app
+from mmha.cli import app, mask
 from mmha.masks import Causal, Full, Window, parse
 
 
@@ -103,6 +105,33 @@ def test_no_more_pictures_than_anyone_reads(capsys: pytest.CaptureFixture[str]) 
     text = text_of(capsys, "causal", "--heads", "19", "--size", "2")
     assert text.count("head ") == 16
     assert "... and 3 more" in text
+
+
+@pytest.mark.parametrize("line", [line for line in mask.EXAMPLES.splitlines() if "mmha" in line])
+def test_examples_run(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(line)
+    assert program == "mmha"
+    assert app.run(arguments) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("full", "causal", "strict_causal", "window(3, 1)", "dilated(2)", "chunked(3)", "prefix(2)", "global(1, 2)"),
+        *("key_padding(3)", "key_padding.left(2)", "query_padding(3)", "keys([true, false, true, true])"),
+        *("queries([true, false, true, true])", "documents(1, 3)", "blocks([[1, 0], [1, 1]], 2)", "tree(-1, 0)"),
+        *("per_head(causal, full)", "~(causal & window(1)) | prefix(1)"),
+    ],
+)
+def test_help_names_masks_that_can_be_shown(expression: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert text_of(capsys, expression, "--size", "4", "--heads", "2")
+    name = expression.split("(")[0] or "~"
+    assert app.run(["mask", "--help"]) == 0
+    assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

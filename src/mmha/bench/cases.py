@@ -124,9 +124,10 @@ def select(words: str, cases: tuple[Case, ...] = CASES) -> tuple[Case, ...]:
     wanted = words.lower().split()
     chosen = tuple(case for case in cases if all(word in case.name for word in wanted))
     if not chosen:
+        names = [case.name.split() for case in cases]
         from mmha.checks import nearest, value_error
 
-        known = sorted({part for case in cases for part in case.name.split()})
+        known = list(dict.fromkeys(part for column in zip(*names, strict=True) for part in column))
         unknown = next((word for word in wanted if not any(word in part for part in known)), words)
         hint = nearest(unknown, known)
         raise value_error("filter", "words out of: " + " ".join(known), repr(words) + hint)

@@ -48,7 +48,7 @@ def root(
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
-app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
+app.command("tag", short_help="Tag each word with its part of speech.", epilog=tag.EXAMPLES)(tag.tag)
 app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)

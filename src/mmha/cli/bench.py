@@ -22,8 +22,8 @@ EXAMPLES = examples(
     "mmha bench --threads 1 --json results.json --plot results.png",
 )
 HEADER = (
-    f"{'work':<19}{'L':>6}{'D':>5}{'torch ms':>11}{'mmha ms':>10}"
-    f"{'× torch':>9}{'aim':>6}{'GFLOP/s':>9}{'limit':>7}{'rounds':>8}"
+    f"{'':<19}{'L':>5}{'D':>4}{'torch ms':>9}{'mmha ms':>9}"
+    f"{'× torch':>8}{'aim':>6}{'GFLOP/s':>8}{'limit':>6}{'runs':>5}"
 )
 
 
@@ -98,9 +98,9 @@ def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, l
 
     out, progress = console(), console(stderr=True)
     limits = probe(threads or torch.get_num_threads())
+    out.print(f"float32, batch 1, 8 heads, {limits.threads} threads, median times")
     out.print(
-        f"float32, batch 1, 8 heads, {limits.threads} threads; "
-        f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading"
+        f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading\n"
     )
     out.print(HEADER, style="bold", markup=False)
     rows: list[Row] = []
@@ -118,7 +118,7 @@ def row_text(row: Row) -> str:
     """A row of the table; the ratio is green where it reaches its aim and yellow where it does not (rich markup)."""
     case, colour = row.case, "green" if row.ratio >= row.case.aim else "yellow"
     return (
-        f"{case.direction:<9} {case.kind:<9}{case.length:>6}{case.head_dim:>5}"
-        f"{row.torch_median:>11.2f}{row.mmha_median:>10.2f}"
-        f"[{colour}]{row.ratio:>9.2f}[/{colour}]{case.aim:>6g}{row.gflops:>9.1f}{row.share:>7.0%}{row.rounds:>8}"
+        f"{case.direction:<9} {case.kind:<9}{case.length:>5}{case.head_dim:>4}"
+        f"{row.torch_median:>9.2f}{row.mmha_median:>9.2f}"
+        f"[{colour}]{row.ratio:>8.2f}[/{colour}]{case.aim:>6g}{row.gflops:>8.1f}{row.share:>6.0%}{row.rounds:>5}"
     )

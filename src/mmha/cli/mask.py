@@ -55,7 +55,16 @@ def mask(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it to FILE too (png, svg, pdf).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print spans and counts as JSON for programs.")] = False,
 ) -> None:
-    """Show what a mask means. Rows are queries, columns are keys; then how many pairs and tiles that is."""
+    """Show what a mask means. Rows are queries, columns are keys; then how many pairs and tiles that is.
+
+    \b
+    Masks, joined by & and | and ~ and parentheses:
+      full  causal  strict_causal  window(left, right=0)  dilated(step)
+      chunked(size)  prefix(length)  global(position, ...)
+      key_padding(length)  key_padding.left(start)  query_padding(length)
+      keys([true, ...])  queries([true, ...])  documents(length, ...)
+      blocks([[1, 0], [1, 1]], size)  tree(parent, ...)  per_head(mask, ...)
+    """
     from mmha.masks import parse
 
     labels = words.split() if words else None
