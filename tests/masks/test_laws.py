@@ -36,7 +36,8 @@ from mmha.masks import (
     Window,
 )
 
-checked = partial(settings, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
+checked = partial(settings, deadline=None, derandomize=True, database=None, suppress_health_check=quiet)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def seen(plan: Plan) -> torch.Tensor:
 
 
 @given(cases())
-@checked(max_examples=400)
+@checked(max_examples=200)
 def test_plan_agrees_with_the_definition(case: tuple[Sizes, list[Mask]]) -> None:
     size, (mask,) = case
     plan, wanted = mask.plan(*size.args()), mask.dense(*size.args())
@@ -172,12 +173,13 @@ def test_tiles_say_empty_mixed_and_full(case: tuple[Sizes, list[Mask]]) -> None:
 def same(size: Sizes, a: Mask, b: Mask) -> None:
     wanted = a.dense(*size.args())
     assert torch.equal(b.dense(*size.args()), wanted)
-    assert torch.equal(seen(a.plan(*size.args())), wanted)
-    assert torch.equal(seen(b.plan(*size.args())), wanted)
+    for mask in (a, b):
+        tiles = torch.from_numpy(mask.plan(*size.args()).tiles(1, 1))
+        assert torch.equal((tiles == 2).expand(wanted.shape), wanted)
 
 
 @given(cases(3))
-@checked(max_examples=80)
+@checked(max_examples=40)
 def test_laws_of_the_algebra(case: tuple[Sizes, list[Mask]]) -> None:
     size, (a, b, c) = case
     x, y, z = (mask.dense(*size.args()) for mask in (a, b, c))
@@ -199,7 +201,7 @@ def test_laws_of_the_algebra(case: tuple[Sizes, list[Mask]]) -> None:
 
 
 @given(cases(2))
-@checked(max_examples=80)
+@checked(max_examples=40)
 def test_equality_hash_and_text(case: tuple[Sizes, list[Mask]]) -> None:
     _, (a, b) = case
     again = masks.unflatten(*a.flatten())
