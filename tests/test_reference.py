@@ -103,7 +103,8 @@ def test_row_chunks_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch)
     grads = Gradients(torch.randn(B, H, TQ, DV), torch.randn(B, H, TQ), torch.randn(B, H, TQ, TK))
     whole = reference.attention(q, k, v, Rule(visible, additive), return_weights=True)
     whole_grads = reference.gradients(q, k, v, grads, Rule(visible, additive))
-    monkeypatch.setattr(reference, "CHUNK_ELEMENTS", 2 * TK)
+    monkeypatch.setattr(reference, "ROW_ELEMENTS", 2 * TK)
+    monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 5 * TK)  # two key heads at a time
     asked: list[tuple[int, int]] = []
 
     def rows(start: int, stop: int) -> Tensor:
@@ -141,6 +142,23 @@ def test_hidden_numbers_have_no_influence(poison: float) -> None:
     out = reference.attention(q, k, v, rule)[0]
     sees = visible[..., 1].expand(B, H, TQ)
     assert not out[sees].isfinite().any() and out[~sees].isfinite().all()
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_poisoned_row_poisons_only_what_it_sees(poison: float) -> None:
+    q, k, v, visible, additive = problem()
+    visible[:, :, 4, 1] = False
+    grads = [torch.randn(B, H, TQ, DV), torch.randn(B, H, TQ), torch.randn(B, H, TQ, TK)]
+    clean = reference.gradients(q, k, v, Gradients(*grads), Rule(visible, additive))
+    for x in (q, *grads):
+        x[:, :, 4] = poison
+    weights = reference.attention(q, k, v, Rule(visible, additive), return_weights=True)[2]
+    assert weights is not None and not weights.masked_fill(visible, 0.0).any()
+    dirty = reference.gradients(q, k, v, Gradients(*grads), Rule(visible, additive))
+    assert dirty[2].isnan().any()
+    for have, want in zip(dirty[1:3], clean[1:3], strict=True):
+        assert torch.equal(have[:, :, 1], want[:, :, 1])
+    assert torch.equal(dirty[0][:, :, :4], clean[0][:, :, :4])
 
 
 def test_an_additive_minus_infinity_hides() -> None:

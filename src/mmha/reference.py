@@ -4,7 +4,7 @@
     w[i, j] = exp(s[i, j] - lse[i])                     out[i] = sum_j w[i, j] v[j]
 
 It borrows nothing from what it judges: no plan, no kernel, no autograd; the gradients are written out below. It runs over a few
-rows of one head at a time, so that it too needs no Tq x Tk tensor, and so that a result depends on nothing but its own head.
+rows at a time, so that it too needs no Tq x Tk tensor, and so that a result depends on nothing but its own head.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-#: Scores held at a time. The number of rows in a chunk follows from this and Tk alone, so batch and heads cannot change a result.
-CHUNK_ELEMENTS = 1 << 18
+#: Scores of one head held at a time: the number of rows in a block follows from this and Tk alone, never from batch or heads.
+ROW_ELEMENTS = 1 << 17
+#: Scores held at a time, over all heads of a block.
+BLOCK_ELEMENTS = 1 << 18
 
 RowsVisible = Callable[[int, int], Tensor]
 
@@ -61,18 +64,17 @@ def attention(
     >>> out.tolist(), lse.item()
     ([[[[1.0, 1.0]]]], 1.0)
     """
-    head = _Heads(q, k, v, rule or Rule())
-    batch, heads, q_len, k_len = head.sizes
-    out = head.q.new_zeros(batch, heads, q_len, v.shape[3])
-    lse = head.q.new_full((batch, heads, q_len), -math.inf)
-    weights = head.q.new_zeros(batch, heads, q_len, k_len) if return_weights else None
-    for rows in head.chunks():
-        for b, h in head.pairs():
-            visible, w, row_lse = head.weights(rows, b, h)
-            out[b, h, rows.part] = _sum_visible(w, head.v[b, h // head.group], visible)
-            lse[b, h, rows.part] = row_lse
-            if weights is not None:
-                weights[b, h, rows.part] = w
+    problem = _Problem(q, k, v, rule or Rule())
+    batch, heads, q_len, k_len = problem.sizes
+    out = problem.q.new_zeros(batch, heads, q_len, v.shape[3])
+    lse = problem.q.new_full((batch, heads, q_len), -math.inf)
+    weights = problem.q.new_zeros(batch, heads, q_len, k_len) if return_weights else None
+    for block in problem.blocks():
+        at, visible, w, row_lse = block.at, *problem.weights(block)
+        out[at] = problem.unfold(_sum_visible(w, problem.v[block.kv], visible))[..., : v.shape[3]]
+        lse[at] = problem.unfold(row_lse)[..., 0]
+        if weights is not None:
+            weights[at] = problem.unfold(w)[..., :k_len]
     return out, lse, weights
 
 
@@ -90,50 +92,59 @@ def gradients(
     >>> gradients(one, one, one, Gradients(out=one))[2].tolist()
     [[[[1.0, 1.0]]]]
     """
-    head = _Heads(q, k, v, rule or Rule())
-    given = [None if g is None else g.detach().double() for g in (grad.out, grad.lse, grad.weights)]
-    dq, dk, dv = (x.new_zeros(x.shape) for x in (head.q, head.k, head.v))
-    added = None if head.additive is None else head.additive.new_zeros(head.additive.shape)
-    for rows in head.chunks():
-        for b, h in head.pairs():
-            g_out, g_lse, g_weights = (None if g is None else g[b, h, rows.part] for g in given)
-            visible, w, _ = head.weights(rows, b, h)
-            dw = torch.zeros_like(w)
-            if g_out is not None:
-                dw = g_out @ head.v[b, h // head.group].T
-                dv[b, h // head.group] += _sum_visible(w.T, g_out, visible.T)
-            if g_weights is not None:
-                dw = dw + g_weights
-            inside = dw - torch.where(visible, w * dw, 0.0).sum(-1, keepdim=True)
-            if g_lse is not None:
-                inside = inside + g_lse[:, None]
-            ds = torch.where(visible, w * inside, 0.0)
-            dq[b, h, rows.part] = head.scale * _sum_visible(ds, head.k[b, h // head.group], visible)
-            dk[b, h // head.group] += head.scale * _sum_visible(ds.T, head.q[b, h, rows.part], visible.T)
-            if added is not None:
-                into = _at(added, b, h, rows)
-                into += ds.sum_to_size(into.shape)
-    return dq, dk, dv, None if added is None or head.given is None else added.reshape(head.given.shape)
+    problem = _Problem(q, k, v, rule or Rule())
+    g_lse = None if grad.lse is None else grad.lse[..., None]
+    given = [None if g is None else _aligned(g) for g in (grad.out, grad.weights)]
+    dq, dk, dv = (x.new_zeros(x.shape) for x in (problem.q, problem.k, problem.v))
+    added = None if problem.additive is None else problem.additive.new_zeros(problem.additive.shape)
+    for block in problem.blocks():
+        g_out, g_weights = (None if g is None else problem.fold(g[block.at]) for g in given)
+        visible, w, _ = problem.weights(block)
+        dw = torch.zeros_like(w)
+        if g_out is not None:
+            dw = g_out @ problem.v[block.kv].mT
+            dv[block.kv] += _sum_visible(w.mT, g_out, visible.mT)
+        if g_weights is not None:
+            dw = dw + g_weights
+        inside = dw - torch.where(visible, w * dw, 0.0).sum(-1, keepdim=True)
+        if g_lse is not None:
+            inside = inside + problem.fold(g_lse[block.at])
+        ds = torch.where(visible, w * inside, 0.0)
+        dq[block.at] = problem.scale * problem.unfold(_sum_visible(ds, problem.k[block.kv], visible))
+        dk[block.kv] += problem.scale * _sum_visible(ds.mT, problem.fold(problem.q[block.at]), visible.mT)
+        if added is not None:
+            into = _part(added, block)
+            into += problem.unfold(ds)[..., : k.shape[2]].sum_to_size(into.shape)
+    shaped = dq[..., : q.shape[3]], dk[:, :, : k.shape[2], : k.shape[3]], dv[:, :, : v.shape[2], : v.shape[3]]
+    return *shaped, None if added is None or problem.given is None else added.reshape(problem.given.shape)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A chunk of query rows, and what is visible in it, broadcastable to (B, H, rows, Tk)."""
+class _Block:
+    """Some rows of some neighbouring heads of one batch row. visible is broadcastable to (1, heads, rows, Tk)."""
 
-    start: int
-    stop: int
+    b: int
+    heads: slice
+    kv_heads: slice
+    rows: slice
     visible: Tensor | None
 
     @property
-    def part(self) -> slice:
-        return slice(self.start, self.stop)
+    def at(self) -> tuple[int, slice, slice]:
+        """Where the block is in a (B, H, Tq, *) tensor."""
+        return self.b, self.heads, self.rows
+
+    @property
+    def kv(self) -> tuple[int, slice]:
+        """Where its keys are in a (B, Hk, Tk, *) tensor."""
+        return self.b, self.kv_heads
 
 
-class _Heads:
-    """The problem in float64, and the weights of one head's rows."""
+class _Problem:
+    """The problem in float64, block by block. The query heads that share a key head are folded into the rows of one matrix."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> None:
-        self.q, self.k, self.v = (x.detach().double() for x in (q, k, v))
+        self.q, self.k, self.v = _aligned(q), _aligned(k, keys=True), _aligned(v, keys=True)
         self.sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
         self.group = q.shape[1] // max(k.shape[1], 1)
         # With D = 0 every score is 0 whatever the scale, and 1 / sqrt(0) would turn them into NaN.
@@ -142,49 +153,72 @@ class _Heads:
         self.visible = rule.visible
         self.additive = None if rule.additive is None else _four(rule.additive.detach().double())
 
-    def chunks(self) -> Iterator[_Rows]:
-        """The rows, a few at a time."""
-        step = max(1, CHUNK_ELEMENTS // max(self.sizes[3], 1))
-        for start in range(0, self.sizes[2], step):
-            stop = min(start + step, self.sizes[2])
-            if isinstance(self.visible, Tensor):
-                whole = _four(self.visible)
-                yield _Rows(start, stop, whole if whole.shape[2] == 1 else whole[:, :, start:stop])
-            else:
-                yield _Rows(start, stop, None if self.visible is None else _four(self.visible(start, stop)))
+    def blocks(self) -> Iterator[_Block]:
+        """All of the problem. Rows per block follow from Tk alone; heads, which do not touch each other, share a block if they fit."""
+        batch, _, q_len, k_len = self.sizes
+        rows = max(1, ROW_ELEMENTS // max(k_len, 1))
+        heads = max(1, BLOCK_ELEMENTS // max(self.group * min(rows, q_len) * k_len, 1))
+        for start in range(0, q_len, rows):
+            part = slice(start, min(start + rows, q_len))
+            visible = self._rows_visible(part)
+            for b in range(batch):
+                for first in range(0, self.k.shape[1], heads):
+                    last = min(first + heads, self.k.shape[1])
+                    yield _Block(b, slice(first * self.group, last * self.group), slice(first, last), part, visible)
 
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Every (batch, query head)."""
-        return ((b, h) for b in range(self.sizes[0]) for h in range(self.sizes[1]))
+    def fold(self, x: Tensor) -> Tensor:
+        """(heads, rows, n) to (key heads, heads per key head * rows, n)."""
+        return x.reshape(x.shape[0] // self.group, self.group * x.shape[1], x.shape[2])
 
-    def weights(self, rows: _Rows, b: int, h: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What is visible (rows, Tk), the softmax over it (rows, Tk), 0 where hidden, and its log-sum-exp (rows,)."""
-        s = self.scale * (self.q[b, h, rows.part] @ self.k[b, h // self.group].T)
-        visible = torch.ones_like(s, dtype=torch.bool)
-        if rows.visible is not None:
-            visible = _at(rows.visible, b, h, None).expand_as(s)
+    def unfold(self, x: Tensor) -> Tensor:
+        """The inverse of `fold`."""
+        return x.reshape(x.shape[0] * self.group, x.shape[1] // self.group, x.shape[2])
+
+    def weights(self, block: _Block) -> tuple[Tensor, Tensor, Tensor]:
+        """What is visible, the softmax over it (0 where hidden), both (key heads, folded rows, Tk), and its log-sum-exp (..., 1)."""
+        s = self.scale * (self.fold(self.q[block.at]) @ self.k[block.kv].mT)
+        k_len, padding = self.sizes[3], s.shape[2] - self.sizes[3]
+        shape = (*self.unfold(s).shape[:2], k_len)
+        visible = torch.ones((), dtype=torch.bool) if block.visible is None else _part(block.visible, block, rows=False)
         if self.additive is not None:
-            added = _at(self.additive, b, h, rows)
-            s, visible = s + added, visible & (added != -math.inf)
+            added = _part(self.additive, block)
+            s = s + self.fold(pad(added.expand(shape), (0, padding)))
+            visible = visible & (added != -math.inf)
+        visible = self.fold(pad(visible.expand(shape), (0, padding)))  # the keys that only align are hidden
         s = torch.where(visible, s, -math.inf)
-        if s.shape[1] == 0:
-            return visible, s, s.new_full((s.shape[0],), -math.inf)
+        if s.shape[2] == 0:
+            return visible, s, s.new_full((*s.shape[:2], 1), -math.inf)
         top = s.amax(-1, keepdim=True)
         top = torch.where(top == -math.inf, 0.0, top)
         e = torch.exp(s - top)
         total = e.sum(-1, keepdim=True)
-        return visible, e / torch.where(total == 0.0, 1.0, total), (top + total.log())[:, 0]
+        w = e / torch.where(total == 0.0, 1.0, total)
+        return visible, torch.where(visible, w, 0.0), top + total.log()  # a NaN in the total stays with the visible
+
+    def _rows_visible(self, rows: slice) -> Tensor | None:
+        if self.visible is None or isinstance(self.visible, Tensor):
+            whole = None if self.visible is None else _four(self.visible)
+            return whole if whole is None or whole.shape[2] == 1 else whole[:, :, rows]
+        return _four(self.visible(rows.start, rows.stop))
 
 
 def _sum_visible(w: Tensor, x: Tensor, visible: Tensor) -> Tensor:
-    """sum_j w[i, j] x[j] over the visible j only: a product of matrices alone would let NaN and Inf in through 0 * NaN."""
+    """sum_j w[., i, j] x[., j] over the visible j only: a product of matrices alone would let NaN and Inf in through 0 * NaN."""
     finite = x.isfinite()
     sums = w @ torch.where(finite, x, 0.0)
-    rows = (visible & ~finite.all(-1)).any(-1)  # those that see a number which is not finite
-    if bool(rows.any()):
-        w, visible = w[rows], visible[rows]
-        sums[rows] = torch.stack([torch.where(visible, w * x[:, d], 0.0).sum(-1) for d in range(x.shape[1])], -1)
+    rows = (visible & ~finite.all(-1)[:, None]).any(-1)  # those that see a number which is not finite
+    for n in rows.any(-1).nonzero()[:, 0].tolist():
+        w_n, visible_n = w[n, rows[n]], visible[n, rows[n]]
+        sums[n, rows[n]] = torch.stack([torch.where(visible_n, w_n * x[n, :, d], 0.0).sum(-1) for d in range(x.shape[2])], -1)
     return sums
+
+
+def _aligned(x: Tensor, *, keys: bool = False) -> Tensor:
+    """The tensor in float64, its last dimension (and for keys the one before) padded with zeros to a multiple of 64 bytes.
+
+    BLAS rounds differently at different alignments, and a head must not depend on its place in the batch.
+    """
+    return pad(x.detach().double(), (0, -x.shape[3] % 8, 0, -x.shape[2] % 8 if keys else 0)).contiguous()
 
 
 def _four(x: Tensor) -> Tensor:
@@ -192,7 +226,8 @@ def _four(x: Tensor) -> Tensor:
     return x.reshape((1,) * (4 - x.dim()) + tuple(x.shape))
 
 
-def _at(x: Tensor, b: int, h: int, rows: _Rows | None) -> Tensor:
-    """The part of a broadcastable (B, H, Tq, Tk) tensor that belongs to one head and (unless None) a chunk of rows: a 2-d view."""
-    head = x[b if x.shape[0] > 1 else 0, h if x.shape[1] > 1 else 0]
-    return head if rows is None or x.shape[2] == 1 else head[rows.part]
+def _part(x: Tensor, block: _Block, *, rows: bool = True) -> Tensor:
+    """The part of a tensor broadcastable to (B, H, Tq, Tk) that a block looks at, as a (heads, rows, Tk) view of broadcastable sizes."""
+    head = x[block.b if x.shape[0] > 1 else 0]
+    head = head[block.heads] if head.shape[0] > 1 else head
+    return head[:, block.rows] if rows and head.shape[1] > 1 else head

@@ -79,7 +79,7 @@ def check_start(q_start: Any, batch: int) -> Tensor | None:
         return None
     if not isinstance(q_start, Tensor):
         start = q_start if type(q_start) in (int, torch.SymInt) else _integer(q_start)
-        return torch.full((), start, dtype=torch.int64)
+        return torch.full((), start, dtype=torch.int64, device="cpu")
     _check_storage("q_start", q_start)
     if q_start.dtype not in INTEGERS:
         raise checks.type_error("q_start", "None, an int or an int tensor (B,)", q_start)

@@ -1,0 +1,285 @@
+"""`mmha.attention` against the float64 reference: every mask, dtype, size and layout, on every instruction set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from mask_zoo import ZOO, B, H, HK, TK, TQ, zoo_mask
+from tolerances import assert_near
+from torch import Tensor
+
+import mmha
+from mmha import reference
+from mmha.masks import Causal, Dense, Full, KeyPadding, Mask, Queries, Window
+from mmha.reference import Gradients, Rule
+
+D, DV = 17, 13
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Waking a second thread for problems this small costs more than it does; tests/test_promises.py has the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tensors(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v of sizes (B, H, Hk, Tq, Tk, D, Dv)."""
+    torch.manual_seed(seed)
+    b, h, hk, tq, tk, d, dv = shape
+    return tuple(torch.randn(s).to(dtype) for s in ((b, h, tq, d), (b, hk, tk, d), (b, hk, tk, dv)))  # type: ignore[return-value]
+
+
+def expect(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, **rule: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out, lse, weights = reference.attention(q, k, v, Rule(visible, **rule), return_weights=True)
+    assert weights is not None
+    return out, lse, weights
+
+
+def compare(q: Tensor, k: Tensor, v: Tensor, mask: Any, rule: Rule, **arguments: Any) -> None:
+    """Forward and backward of every result against the reference."""
+    dtype = q.dtype
+    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    results = mmha.attention(*leaves, mask, return_lse=True, **arguments)
+    wanted = reference.attention(q, k, v, rule)
+    assert results[0].dtype == dtype and results[1].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_near(results[0], wanted[0], dtype)
+    assert_near(results[1], wanted[1], results[1].dtype)
+    grads = [torch.randn(x.shape).to(x.dtype) for x in results]
+    got = torch.autograd.grad(results, leaves, grads)
+    exact = reference.gradients(q, k, v, Gradients(*grads), rule)
+    for have, want in zip(got, exact, strict=False):
+        assert have.dtype == dtype
+        assert_near(have, want, dtype, factor=2.0)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_mask(name: str, isa: str) -> None:
+    mask = zoo_mask(name)
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    compare(q, k, v, mask, Rule(mask.dense(B, H, TQ, TK)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_every_mask_in_other_dtypes(name: str, dtype: torch.dtype) -> None:
+    mask = zoo_mask(name)
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    compare(q, k, v, mask, Rule(mask.dense(B, H, TQ, TK)))
+
+
+@pytest.mark.parametrize("shape", [
+    (1, 1, 1, 1, 1, 1, 1), (2, 3, 3, 31, 37, 8, 8), (1, 2, 1, 67, 131, 64, 64), (2, 10, 2, 33, 257, 3, 5),
+    (1, 1, 1, 5, 601, 128, 32), (1, 2, 2, 97, 61, 512, 7), (1, 1, 1, 37, 41, 7, 512), (1, 3, 1, 13, 17, 521, 11),
+    (3, 2, 1, 1, 263, 80, 80),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("mask", [Full(), Causal(), Window(19, 5)], ids=repr)
+def test_every_size(shape: tuple[int, ...], mask: Mask, isa: str) -> None:
+    b, h, _, tq, tk, _, _ = shape
+    q, k, v = tensors(shape)
+    # Window(19, 5) may hide every key but one from every row: then dq and dk cancel to almost nothing.
+    compare(q, k, v, mask, Rule(mask.dense(b, h, tq, tk)))
+
+
+@pytest.mark.parametrize("q_start", [None, 0, -3, 4, 100, [2, -1], [5, 5]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_q_start(q_start: Any, dtype: torch.dtype) -> None:
+    start = torch.tensor(q_start) if isinstance(q_start, list) else q_start
+    mask = Causal() & Window(4)
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    compare(q, k, v, mask, Rule(mask.dense(B, H, TQ, TK, start)), q_start=start)
+    out, weights = mmha.attention(q, k, v, mask, q_start=start, return_weights=True)
+    torch.testing.assert_close(out, mmha.attention(q, k, v, mask, q_start=start))
+    assert torch.equal(weights != 0, mask.dense(B, H, TQ, TK, start))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 2, 1e-3])
+def test_scale(scale: float, isa: str) -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    compare(q, k, v, Causal(), Rule(Causal().dense(B, H, TQ, TK), scale=float(scale)), scale=scale)
+
+
+@pytest.mark.parametrize("shape", [(), (TK,), (TQ, 1), (TQ, TK), (H, 1, 1), (B, 1, TQ, TK), (B, H, 1, TK), (B, H, TQ, TK)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_plain_bool_masks(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    visible = torch.rand(shape) > 0.4
+    compare(q, k, v, visible, Rule(visible))
+    additive = torch.zeros(shape).masked_fill(~visible, -math.inf)
+    compare(q, k, v, additive, Rule(visible))
+    assert torch.equal(mmha.attention(q, k, v, additive), mmha.attention(q, k, v, visible))
+
+
+@pytest.mark.parametrize("shape", [(), (TK,), (TQ, 1), (H, 1, 1), (B, 1, TQ, TK), (B, H, TQ, TK)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mask_dtype", [torch.float32, torch.float64], ids=str)
+def test_plain_float_masks(shape: tuple[int, ...], dtype: torch.dtype, mask_dtype: torch.dtype) -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    additive = torch.randn(shape, dtype=mask_dtype)
+    compare(q, k, v, additive, Rule(None, additive))
+    leaf = additive.requires_grad_()
+    out = mmha.attention(q, k, v, leaf)
+    grad = torch.randn(out.shape).to(dtype)
+    exact = reference.gradients(q, k, v, Gradients(grad), Rule(None, additive))[3]
+    assert exact is not None
+    (got,) = torch.autograd.grad(out, leaf, grad)
+    assert got.dtype == mask_dtype
+    # A row of gradients of scores sums to 0: what a sum over keys leaves is rounding, measured by its terms.
+    assert_near(got, exact, torch.float32, scale=torch.tensor(10.0))
+
+
+def test_a_float_mask_of_zeros_still_gets_its_gradient() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    visible = Causal().dense(B, H, TQ, TK)
+    mask = torch.zeros(B, H, TQ, TK).masked_fill(~visible, -math.inf).requires_grad_()
+    out = mmha.attention(q, k, v, mask)
+    (got,) = torch.autograd.grad(out.sum() * 3, mask)
+    exact = reference.gradients(q, k, v, Gradients(torch.full_like(out, 3.0)), Rule(visible, torch.zeros(B, H, TQ, TK)))[3]
+    assert exact is not None and exact.abs().max() > 0.1
+    assert_near(got, exact, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["Causal", "Queries", "Dense", "KeyPadding"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_weights_are_the_softmax_and_differentiable(name: str, dtype: torch.dtype) -> None:
+    mask = zoo_mask(name)
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    out, lse, weights = results = mmha.attention(*leaves, mask, return_lse=True, return_weights=True)
+    assert weights.shape == (B, H, TQ, TK) and weights.dtype == dtype
+    rule = Rule(mask.dense(B, H, TQ, TK))
+    for have, want in zip(results, reference.attention(q, k, v, rule, return_weights=True), strict=True):
+        assert want is not None
+        assert_near(have, want, have.dtype)
+    grads = [torch.randn(x.shape).to(x.dtype) for x in results]
+    for have, want in zip(torch.autograd.grad(results, leaves, grads), reference.gradients(q, k, v, Gradients(*grads), rule), strict=False):
+        assert want is not None
+        assert_near(have, want, dtype)
+    assert lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_results_come_in_the_order_asked_for() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    assert isinstance(mmha.attention(q, k, v), Tensor)
+    shapes = {"out": (B, H, TQ, DV), "lse": (B, H, TQ), "weights": (B, H, TQ, TK)}
+    for extra in (("lse",), ("weights",), ("lse", "weights")):
+        results = mmha.attention(q, k, v, **{f"return_{name}": True for name in extra})
+        assert isinstance(results, tuple)
+        assert [tuple(x.shape) for x in results] == [shapes[name] for name in ("out", *extra)]
+
+
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "sliced", "reversed strides", "negative bit", "offset", "width stride"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_any_layout_gives_the_same_result(layout: str, dtype: torch.dtype) -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    change = {
+        "transposed": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        "expanded": lambda x: x[:1, :, :1].expand(x.shape),
+        "sliced": lambda x: torch.cat([x, x, x], -1)[..., x.shape[3] : 2 * x.shape[3]],
+        "reversed strides": lambda x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+        "negative bit": lambda x: torch.complex(x, -x).conj().imag,
+        "offset": lambda x: torch.cat([x.new_zeros(3), x.flatten()])[3:].view(x.shape),
+        "width stride": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    }[layout]
+    odd = [change(x) for x in (q, k, v)]
+    plain = [x.clone(memory_format=torch.contiguous_format).resolve_neg() for x in odd]
+    results = []
+    for group in (odd, plain):
+        leaves = [x.detach().requires_grad_() for x in group]
+        assert leaves[0].stride() == group[0].stride()
+        out, lse = mmha.attention(*leaves, Causal(), return_lse=True)
+        results.append((out, lse, *torch.autograd.grad(change(out.detach().cos()).mul(out).sum() + lse.sum(), leaves)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    assert out.is_contiguous()
+
+
+def test_a_negative_bit_reaches_no_kernel() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    negative = torch.complex(q, q).conj().imag
+    assert negative.is_neg()
+    assert torch.equal(mmha.attention(negative, k, v), mmha.attention(-q, k, v))
+    out = mmha.attention(q.requires_grad_(), k, v)
+    (got,) = torch.autograd.grad(out, q, torch.complex(out, out).detach().conj().imag)
+    (want,) = torch.autograd.grad(mmha.attention(q, k, v), q, -out.detach())
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("empty", ["B", "H", "Tq", "Tk", "D", "Dv"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mask", [None, Causal(), torch.zeros(()), torch.ones((), dtype=torch.bool), Full()], ids=["none", "causal", "float", "bool", "full"])
+def test_empty_dimensions(empty: str, dtype: torch.dtype, mask: Any) -> None:
+    names = ("B", "H", "Hk", "Tq", "Tk", "D", "Dv")
+    sizes = dict(zip(names, (2, 6, 3, 5, 7, 11, 13), strict=True)) | {empty: 0}
+    if empty == "H":
+        sizes["Hk"] = 0
+    q, k, v = (x.requires_grad_() for x in tensors(tuple(sizes.values()), dtype))
+    results = mmha.attention(q, k, v, mask, return_lse=True, return_weights=True)
+    out, lse = mmha.attention(q, k, v, mask, return_lse=True)
+    b, h, _, tq, tk, _, dv = sizes.values()
+    assert [tuple(x.shape) for x in results] == [(b, h, tq, dv), (b, h, tq), (b, h, tq, tk)]
+    for a, b_ in zip((out, lse), results, strict=False):
+        torch.testing.assert_close(a, b_)
+    assert not out.isnan().any()
+    if empty == "Tk":
+        assert (lse == -math.inf).all() and not out.any()
+    grads = torch.autograd.grad((out, lse), (q, k, v), (torch.ones_like(out), torch.ones_like(lse)))
+    for x, g in zip((q, k, v), grads, strict=True):
+        assert g.shape == x.shape and not g.isnan().any()
+
+
+def test_only_some_inputs_need_a_gradient() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    full = torch.autograd.grad(mmha.attention(*(x.requires_grad_() for x in (q, k, v)), Causal()).sum(), (q, k, v))
+    for chosen in range(1, 7):
+        leaves = [x.detach().requires_grad_(bool(chosen >> i & 1)) for i, x in enumerate((q, k, v))]
+        mmha.attention(*leaves, Causal()).sum().backward()
+        for i, leaf in enumerate(leaves):
+            assert (leaf.grad is None) != bool(chosen >> i & 1)
+            assert leaf.grad is None or torch.equal(leaf.grad, full[i])
+    with torch.no_grad():
+        assert not mmha.attention(q, k, v, Causal()).requires_grad
+    with torch.inference_mode():
+        assert torch.equal(mmha.attention(q, k, v, KeyPadding([3, 7]) & Dense(torch.ones(TQ, TK, dtype=torch.bool))), mmha.attention(q, k, v, KeyPadding([3, 7])))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_behaves_as_torchs_own_attention(dtype: torch.dtype) -> None:
+    q, k, v = tensors((B, H, H, TQ, TK, D, D))
+    for inputs in ((q, k, v), (q, k.bfloat16(), v.half()), (q.double(), k.double(), v.double())):
+        with torch.autocast("cpu", dtype=dtype):
+            ours = mmha.attention(*inputs)
+            theirs = torch.nn.functional.scaled_dot_product_attention(*inputs)
+        assert ours.dtype == theirs.dtype
+        exact = mmha.attention(*(x if x.dtype == torch.float64 else x.to(dtype) for x in inputs))
+        assert torch.equal(ours, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_no_worse_than_torchs(dtype: torch.dtype) -> None:
+    q, k, v = tensors((1, 4, 4, 128, 128, 64, 64), dtype)
+    visible = Causal().dense(1, 4, 128, 128)
+    exact = reference.attention(q, k, v, Rule(visible))[0]
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    ours = mmha.attention(q, k, v, Causal())
+    assert (ours - exact).abs().max() <= (theirs - exact).abs().max()
+    assert (ours - exact).square().mean() <= (theirs - exact).square().mean()
+
+
+def test_the_default_dtype_and_device_of_the_user_do_not_matter() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
+    plain = mmha.attention(q, k, v, Causal(), return_lse=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            again = mmha.attention(q, k, v, Causal(), q_start=TK - TQ, return_lse=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(plain, again, strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,290 @@
+"""Promises 1 to 5 of the contract, on every instruction set, path and kind of mask. (Promise 7: tests/ops/test_bad_input.py.)"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from mask_zoo import ZOO, B, H, HK, TK, TQ, zoo_mask
+from torch import Tensor
+
+import mmha
+from mmha import masks
+from mmha.masks import Causal, Documents, Full, KeyPadding, Keys, Mask, Queries, Window
+
+D, DV = 19, 11
+GROUP = H // HK
+Result = tuple[Tensor, ...]
+
+
+def numbers(dtype: torch.dtype = torch.float32, batch: int = B) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """q, k, v and the gradients of out and lse."""
+    torch.manual_seed(3)
+    shapes = ((batch, H, TQ, D), (batch, HK, TK, D), (batch, HK, TK, DV), (batch, H, TQ, DV))
+    q, k, v, grad_out = (torch.randn(shape).to(dtype) for shape in shapes)
+    return q, k, v, grad_out, torch.randn(batch, H, TQ, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def kernel(mask: Mask, *x: Tensor) -> Result:
+    """out, lse, dq, dk, dv."""
+    q, k, v = (t.detach().clone().requires_grad_() for t in x[:3])
+    out, lse = mmha.attention(q, k, v, mask, return_lse=True)
+    return out.detach(), lse.detach(), *torch.autograd.grad((out, lse), (q, k, v), x[3:])
+
+
+def plain_bool(mask: Mask, *x: Tensor) -> Result:
+    return kernel(mask.dense(x[0].shape[0], H, TQ, TK), *x)  # type: ignore[arg-type]
+
+
+def float_of_zeros(mask: Mask, *x: Tensor) -> Result:
+    visible = mask.dense(x[0].shape[0], H, TQ, TK)
+    return kernel(torch.zeros(visible.shape).masked_fill(~visible, -math.inf), *x)  # type: ignore[arg-type]
+
+
+def float_of_numbers(mask: Mask, *x: Tensor) -> Result:
+    visible = mask.dense(x[0].shape[0], H, TQ, TK)
+    slope = torch.arange(TK, dtype=torch.float32) / TK
+    return kernel(slope.expand(visible.shape).masked_fill(~visible, -math.inf), *x)  # type: ignore[arg-type]
+
+
+def weights(mask: Mask, *x: Tensor) -> Result:
+    """As `kernel`, and the weights, whose gradient is given where they are visible."""
+    q, k, v = (t.detach().clone().requires_grad_() for t in x[:3])
+    results = mmha.attention(q, k, v, mask, return_lse=True, return_weights=True)
+    visible = mask.dense(q.shape[0], H, TQ, TK)
+    grad = torch.full(visible.shape, math.nan, dtype=q.dtype).masked_fill(visible, 0.25)
+    return *(t.detach() for t in results), *torch.autograd.grad(results, (q, k, v), (*x[3:], grad))
+
+
+Path = Callable[..., Result]
+PATHS: dict[str, tuple[Path, torch.dtype]] = {
+    "float32": (kernel, torch.float32),
+    "bfloat16": (kernel, torch.bfloat16),
+    "float16": (kernel, torch.float16),
+    "float64": (kernel, torch.float64),
+    "bool tensor": (plain_bool, torch.float32),
+    "float tensor of 0 and -inf": (float_of_zeros, torch.float32),
+    "float tensor": (float_of_numbers, torch.float32),
+    "weights": (weights, torch.float32),
+}
+SLOW_PATHS = [name for name in PATHS if name != "float32"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[Callable[[int], None]]:
+    """One thread unless a test asks for more: the problems are tiny, and waking a second thread costs more than it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def same(a: Result, b: Result) -> bool:
+    """The same bits (and NaN nowhere)."""
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# 1. A fully hidden row gives output 0, gradients 0, lse -inf ----------------------------------------------------
+def check_hidden_rows(mask: Mask, path: Path, dtype: torch.dtype) -> None:
+    visible = mask.dense(B, H, TQ, TK)
+    hidden = ~visible.any(-1)
+    assert hidden.any()
+    unseen = ~visible.view(B, HK, GROUP, TQ, TK).any(3).any(2)
+    out, lse, *more, dq, dk, dv = path(mask, *numbers(dtype))
+    assert not out[hidden].any() and not dq[hidden].any() and (lse[hidden] == -math.inf).all()
+    assert not dk[unseen].any() and not dv[unseen].any()
+    assert all(not w[hidden].any() for w in more)
+    assert not any(x.isnan().any() for x in (out, lse, *more, dq, dk, dv))
+    assert lse[~hidden].isfinite().all()
+
+
+def with_hidden_rows(mask: Mask) -> Mask:
+    rows = torch.ones(B, TQ, dtype=torch.bool)
+    rows[:, ::5] = False
+    rows[1, 32:] = False  # all of a tile
+    return mask & Queries(rows)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_hidden_rows(name: str, isa: str) -> None:
+    check_hidden_rows(with_hidden_rows(zoo_mask(name)), kernel, torch.float32)
+
+
+@pytest.mark.parametrize("path", SLOW_PATHS)
+@pytest.mark.parametrize("name", ["Causal", "Dense", "nothing", "PerHead", "KeyPadding"])
+def test_hidden_rows_on_every_path(name: str, path: str) -> None:
+    check_hidden_rows(with_hidden_rows(zoo_mask(name)), *PATHS[path])
+
+
+def test_hidden_rows_without_any_key(isa: str) -> None:
+    q, k, v = torch.randn(B, H, TQ, D), torch.randn(B, HK, 0, D), torch.randn(B, HK, 0, DV)
+    out, lse = mmha.attention(q, k, v, return_lse=True)
+    assert not out.any() and (lse == -math.inf).all()
+
+
+# 2. What is hidden has no influence -----------------------------------------------------------------------------
+def check_poison(mask: Mask, path: Path, dtype: torch.dtype, poison: float) -> None:
+    """Poison everything that is hidden from all, then what is hidden from some; nothing that must not see it may change."""
+    visible = mask.dense(B, H, TQ, TK)
+    clean = path(mask, *numbers(dtype))
+    rows, keys = ~visible.any(-1), ~visible.view(B, HK, GROUP, TQ, TK).any(3).any(2)
+    q, k, v, grad_out, grad_lse = numbers(dtype)
+    k[keys], v[keys] = poison, poison
+    q[rows], grad_out[rows], grad_lse[rows] = poison, poison, poison
+    assert same(path(mask, q, k, v, grad_out, grad_lse), clean)
+
+    q, k, v, grad_out, grad_lse = numbers(dtype)
+    k[:, :, 3::64], v[:, :, 3::64] = poison, poison  # visible to some: only they may change
+    spared = ~visible[..., 3::64].any(-1)
+    for have, want in zip(path(mask, q, k, v, grad_out, grad_lse)[:-2], clean, strict=False):
+        assert torch.equal(have[spared], want[spared])
+
+    q, k, v, grad_out, grad_lse = numbers(dtype)
+    q[:, :, 7::32], grad_out[:, :, 7::32], grad_lse[:, :, 7::32] = poison, poison, poison
+    spared = ~visible[:, :, 7::32].any(2).view(B, HK, GROUP, TK).any(2)
+    for have, want in zip(path(mask, q, k, v, grad_out, grad_lse)[-2:], clean[-2:], strict=True):
+        assert torch.equal(have[spared], want[spared])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ZOO)
+def test_what_is_hidden_has_no_influence(name: str, poison: float, isa: str) -> None:
+    check_poison(with_hidden_rows(zoo_mask(name)), kernel, torch.float32, poison)
+
+
+@pytest.mark.parametrize("path", SLOW_PATHS)
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["Causal", "Dense", "PerHead", "documents, causal, padded queries"])
+def test_what_is_hidden_has_no_influence_on_every_path(name: str, poison: float, path: str) -> None:
+    check_poison(with_hidden_rows(zoo_mask(name)) & Keys(torch.arange(TK).expand(B, TK) % 9 != 4), *PATHS[path], poison)
+
+
+def test_visible_poison_does_arrive(isa: str) -> None:
+    q, k, v, *_ = numbers()
+    v[0, 0, 5] = math.nan
+    out = mmha.attention(q, k, v, Causal())
+    seen = Causal().dense(B, H, TQ, TK)[0, :GROUP, :, 5]
+    assert out[0, :GROUP][seen].isnan().all() and not out[0, GROUP:].isnan().any()
+
+
+# 3. No Tq x Tk allocation ---------------------------------------------------------------------------------------
+MEMORY_PROGRAM = """
+import torch, mmha
+from mmha.masks import Causal, Documents, Window
+def peak(reset=False):
+    if reset:
+        open("/proc/self/clear_refs", "w").write("5")
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+torch.manual_seed(0)
+torch.set_num_threads({threads})
+T, D = {length}, {dim}
+def run(T):
+    q, k, v = (torch.randn(1, 1, T, D, dtype=torch.{dtype}, requires_grad=True) for _ in range(3))
+    mmha.attention(q, k, v, {mask}).sum().backward()
+run(512)
+before = peak(reset=True)
+run(T)
+print(peak() - before)
+"""
+
+
+def extra_memory(length: int, mask: str, dtype: str) -> int:
+    """Bytes a forward and backward of one head adds to the peak of a process."""
+    dim, threads = (8, 1) if dtype == "float64" else (32, 2)
+    program = MEMORY_PROGRAM.format(length=length, mask=mask, dtype=dtype, dim=dim, threads=threads)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.parametrize(("mask", "dtype", "length"), [
+    ("Causal()", "float32", 32768), ("Window(256)", "float32", 32768), ("Window(256)", "bfloat16", 32768),
+    ("Causal() & Documents(torch.arange(T) // 1000)", "float32", 32768),
+    ("Window(64)", "float64", 6144),
+], ids=str)  # fmt: skip
+def test_memory_grows_with_the_length_not_its_square(mask: str, dtype: str, length: int) -> None:
+    used = extra_memory(length, mask, dtype)
+    # q, k, v, out and their gradients, copies in float32 or float64, lse, delta, plan: under 40 numbers of 8 bytes per D.
+    # A bool per pair would already be length * length bytes: 1024 MB at 32768 (36 MB at 6144).
+    limit = 40 * 8 * 32 * length // 2 if dtype != "float64" else 24 << 20
+    assert used < limit < length * length, f"{used / 2**20:.0f} MB more at T = {length}, allowed {limit / 2**20:.0f} MB"
+
+
+# 4. Hidden tiles cost nothing -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("mask", [Window(64), Documents.from_lengths([128] * 32), KeyPadding([128]), ~Full()], ids=str)
+def test_hidden_tiles_cost_nothing(mask: Mask) -> None:
+    """Where under a tenth of the tiles are visible, forward and backward take under a third of the time."""
+    length = 4096
+    q, k, v = (torch.randn(1, 2, length, 32, requires_grad=True) for _ in range(3))
+
+    def seconds(chosen: Mask) -> float:
+        best = math.inf
+        for _ in range(3):
+            start = time.perf_counter()
+            mmha.attention(q, k, v, chosen).sum().backward()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    assert mask.plan(1, 2, length, length).density < 0.1
+    assert seconds(mask) < seconds(Full()) / 3
+
+
+# 5. The same bits ------------------------------------------------------------------------------------------------
+SAME_BITS = ["Full", "Causal", "Window", "Dense", "PerHead", "Documents per row", "window and global", "KeyPadding"]
+
+
+@pytest.mark.parametrize("name", SAME_BITS)
+def test_the_same_bits_with_any_number_of_threads_and_every_time(name: str, isa: str, threads: Callable[[int], None]) -> None:
+    mask, x = zoo_mask(name), numbers()
+    threads(1)
+    wanted = kernel(mask, *x)
+    for count in (2, 3, 1, 2):
+        threads(count)
+        assert same(kernel(mask, *x), wanted)
+
+
+@pytest.mark.parametrize("path", SLOW_PATHS)
+def test_the_same_bits_on_every_path(path: str, threads: Callable[[int], None]) -> None:
+    run, dtype = PATHS[path]
+    mask, x = zoo_mask("causal window with padding"), numbers(dtype)
+    threads(1)
+    wanted = run(mask, *x)
+    for count in (2, 3):
+        threads(count)
+        assert same(run(mask, *x), wanted)
+
+
+def places(mask_of: Callable[[list[int]], Mask], path: Path, dtype: torch.dtype) -> None:
+    """A row of a batch of 7 equals the same row alone, and the same row at another place."""
+    x = numbers(dtype, batch=7)
+    whole = path(mask_of(list(range(7))), *x)
+    for row in (0, 3, 6):
+        alone = path(mask_of([row]), *(t[row : row + 1] for t in x))
+        assert same(alone, tuple(t[row : row + 1] for t in whole))
+    order = [5, 2, 6, 0, 1, 4, 3]
+    assert same(path(mask_of(order), *(t[order] for t in x)), tuple(t[order] for t in whole))
+
+
+def padded(rows: list[int]) -> Mask:
+    return Causal() & KeyPadding([TK - 11 * row for row in rows])
+
+
+def scattered(rows: list[int]) -> Mask:
+    generator = torch.Generator().manual_seed(5)
+    return masks.Dense((torch.rand(7, H, TQ, TK, generator=generator) < 0.3)[rows])
+
+
+@pytest.mark.parametrize("mask_of", [padded, scattered, lambda rows: Full()], ids=["padded", "scattered", "full"])
+def test_the_same_bits_at_any_place_in_any_batch(mask_of: Callable[[list[int]], Mask], isa: str) -> None:
+    places(mask_of, kernel, torch.float32)
+
+
+@pytest.mark.parametrize("path", SLOW_PATHS)
+def test_the_same_bits_at_any_place_on_every_path(path: str) -> None:
+    places(padded, *PATHS[path])
