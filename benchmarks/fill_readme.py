@@ -34,7 +34,7 @@ def section(run: dict[str, Any]) -> str:
     lines = [
         f"Attention, float32, batch 1, 8 heads of 64; `make bench` on {run['measured'][:10]}, {machine['cpu']}, "
         f"{limits['threads']} threads, {machine['kernels']['isa']} kernels, torch {machine['torch']['version']}. "
-        "Both sides run in turns within one run; medians. GFLOP/s counts visible pairs only; *limit* is its share of the "
+        "Both sides run in turns within one run; medians. GFLOP/s counts visible pairs; *limit* is its share of the "
         f"{limits['fma_gflops']:.0f} GFLOP/s of multiply-adds that the machine reached in the best probe of the run.",
         "",
         "| work | L | torch ms | mmha ms | × torch | GFLOP/s | limit |",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,16 @@ def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(blocks) == 1
     exec(compile(blocks[0], "README.md", "exec"), {})
     assert "visible" in capsys.readouterr().out
+
+
+def test_figures_in_the_readme_are_those_of_the_run_beside_it() -> None:
+    # `make bench` writes the file, benchmarks/fill_readme.py the section: neither is edited, or changed alone.
+    results = ROOT / "benchmarks" / "results" / "bench.json"
+    if not results.exists():
+        pytest.skip("no run of `make bench` is committed")
+    section = runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))["section"]
+    run = json.loads(results.read_text(encoding="utf-8"))
+    assert f"<!-- bench -->\n{section(run)}\n<!-- /bench -->" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
