@@ -53,6 +53,7 @@ native-emulated:
 
 bench: $(VENV)/.installed
 	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png
+	$(BIN)/python benchmarks/fill_readme.py
 
 wheel: $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .
