@@ -8,8 +8,11 @@
 namespace mmha {
 namespace {
 
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+// Not for loops over rows: the message is built whether it is needed or not.
 void require(bool ok, const std::string& message) {
-  if (!ok) throw std::invalid_argument(message);
+  if (!ok) fail(message);
 }
 
 }  // namespace
@@ -37,8 +40,8 @@ void Plan::check() const {
             "`bits`: expected " + std::to_string(rows * words_) + " words, got " + std::to_string(bits_.size()));
     const uint64_t beyond = k_len_ % 64 ? ~uint64_t{0} << (k_len_ % 64) : 0;
     for (int64_t r = 0; r < rows; r++)
-      require(!(bits_[(r + 1) * words_ - 1] & beyond),
-              "`bits`: expected 0 beyond k_len, got a set bit in row " + std::to_string(r));
+      if (bits_[(r + 1) * words_ - 1] & beyond)
+        fail("`bits`: expected 0 beyond k_len, got a set bit in row " + std::to_string(r));
     return;
   }
   if (compact_) {
@@ -54,9 +57,9 @@ void Plan::check() const {
     int64_t at = 0;
     for (int64_t c = first; c < last; c++) {
       const Span s = spans_[c];
-      require(s.start >= at && s.stop <= k_len_ && (s.start < s.stop || (compact_ && s.start == s.stop)),
-              "`spans`: expected sorted, disjoint runs within 0 to " + std::to_string(k_len_) + ", got [" +
-                  std::to_string(s.start) + ", " + std::to_string(s.stop) + ") in row " + std::to_string(r));
+      if (s.start < at || s.stop > k_len_ || s.start > s.stop || (s.start == s.stop && !compact_))
+        fail("`spans`: expected sorted, disjoint runs within 0 to " + std::to_string(k_len_) + ", got [" +
+             std::to_string(s.start) + ", " + std::to_string(s.stop) + ") in row " + std::to_string(r));
       at = s.stop;
     }
   }

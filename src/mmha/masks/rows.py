@@ -37,7 +37,8 @@ class Rows:
         spans = np.empty((*shape, 2), dtype=np.int32)
         np.clip(start, 0, k_len, out=spans[..., 0], casting="unsafe")
         np.clip(stop, 0, k_len, out=spans[..., 1], casting="unsafe")
-        spans[spans[..., 0] >= spans[..., 1]] = 0
+        hidden = spans[..., 0] >= spans[..., 1]
+        np.copyto(spans, 0, where=hidden[..., None])
         return Rows((shape[0], shape[1], shape[2]), k_len, spans.reshape(-1, 2))
 
     @staticmethod

@@ -230,10 +230,32 @@ class Documents(Mask):
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         ids = np.atleast_2d(held.numpy(self.ids))
+        runs = _ascending(ids, grid)
+        if runs is not None:
+            return runs
         positions = grid.positions()[:, 0]
         count = max(len(ids), len(positions))
         rows = [_packed(ids[b % len(ids)], positions[b % len(positions)], grid.k_len) for b in range(count)]
         return rows[0] if count == 1 else Rows.stack(rows, axis=0)
+
+
+def _ascending(ids: Int64s, grid: Grid) -> Rows | None:
+    """The common packing, ids that never fall: every row sees the one run of keys that it stands in. Else None."""
+    keys = ids[:, : grid.k_len]
+    first, stop = grid.extent()
+    if stop > grid.k_len or not grid.k_len or bool((keys[:, 1:] < keys[:, :-1]).any()):
+        return None
+    index = np.arange(1, grid.k_len, dtype=np.int32)
+    differs = keys[:, 1:] != keys[:, :-1]
+    starts, stops = np.zeros(keys.shape, dtype=np.int32), np.full(keys.shape, grid.k_len, dtype=np.int32)
+    np.copyto(starts[:, 1:], index, where=differs)
+    np.maximum.accumulate(starts, axis=1, out=starts)
+    np.copyto(stops[:, :-1], index, where=differs)
+    np.minimum.accumulate(stops[:, ::-1], axis=1, out=stops[:, ::-1])
+    if len(grid.starts) == 1:
+        return Rows.interval(grid.k_len, starts[:, None, first:stop], stops[:, None, first:stop])
+    batch, positions = np.arange(grid.batch)[:, None, None] % len(ids), grid.positions()
+    return Rows.interval(grid.k_len, starts[batch, positions], stops[batch, positions])
 
 
 def _packed(ids: Int64s, positions: Int64s, k_len: int) -> Rows:
