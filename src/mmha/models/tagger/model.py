@@ -29,10 +29,10 @@ def only(offset: int) -> masks.Mask:
     """The mask that shows each token one other: the one `offset` places on (negative: back).
 
     >>> print(only(-1).show(4))
-    0 ····
-    1 █···
-    2 ·█··
-    3 ··█·
+    0 · · · ·
+    1 ██· · ·
+    2 · ██· ·
+    3 · · ██·
     """
     if offset < 0:
         return masks.Window(-offset, 0) & ~masks.Window(-offset - 1, 0)
