@@ -28,12 +28,17 @@ def usable_cpus() -> int:
 
 
 def kernels() -> dict[str, Any]:
-    """The compiled core: which instruction set is in use, which are compiled in, which this machine can run."""
+    """The compiled core: which instruction set is in use, which are compiled in and which run here, and whose threads."""
     try:
         from mmha import _kernels
     except ImportError as error:
         return {"isa": None, "error": str(error)}
-    return {"isa": _kernels.isa(), "compiled": list(_kernels.compiled()), "available": list(_kernels.available())}
+    return {
+        "isa": _kernels.isa(),
+        "compiled": list(_kernels.compiled()),
+        "available": list(_kernels.available()),
+        "pool": _kernels.pool(),
+    }
 
 
 def torch_facts() -> dict[str, Any]:
@@ -56,8 +61,8 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cpus": usable_cpus(),
-        "kernels": kernels(),
         "torch": torch_facts(),
+        "kernels": kernels(),  # after torch, whose thread pool they look for
         "executable": sys.executable,
         "data": str(root()),
         "environment": {

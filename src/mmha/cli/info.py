@@ -36,7 +36,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         core = (
             f"{kernels['isa']} in use · available here: {' '.join(kernels['available'])} "
-            f"· compiled: {' '.join(kernels['compiled'])}"
+            f"· compiled: {' '.join(kernels['compiled'])} · threads of {kernels['pool']}"
         )
     if torch["version"] is None:
         framework = f"not usable: {torch['error']}"
