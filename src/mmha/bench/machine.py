@@ -28,7 +28,7 @@ def usable_cpus() -> int:
 
 
 def kernels() -> dict[str, Any]:
-    """The compiled core: which instruction set is in use, which are compiled in and which run here, and whose threads."""
+    """The compiled core: the instruction set in use, those compiled in, those that run here, and whose threads."""
     try:
         from mmha import _kernels
     except ImportError as error:
