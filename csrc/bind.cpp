@@ -226,6 +226,8 @@ void row_dot(const TensorArg& a, const TensorArg& b, uintptr_t out, int threads)
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+  // Plans in caches live until the process ends, and nanobind would report each.
+  nb::set_leak_warnings(false);
   m.doc() = "The compiled kernels of mmha. Private: use mmha.attention and mmha.masks.";
 
   m.def("isa", [] { return std::string(mmha::kernels().name); });
