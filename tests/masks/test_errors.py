@@ -118,7 +118,7 @@ CONSTRUCTING: list[tuple[Callable[[], object], type[Exception], str]] = [
         ValueError,
         "`tensor`: expected a bool tensor broadcastable to (B, H, Tq, Tk), got shape (1, 1, 1, 2, 2)",
     ),
-    (lambda: Predicate(3), TypeError, "`fn`: expected a function of (b, h, p, j), got 3"),
+    (lambda: Predicate(3), TypeError, "`fn`: expected a hashable function of (b, h, p, j), got 3"),
     (lambda: Not(3), TypeError, "`mask`: expected a mask, got 3"),
     (lambda: masks.And(Causal()), ValueError, "`masks`: expected two or more masks for And, got 1"),
     (lambda: masks.Or(Causal(), 3), TypeError, "`masks`: expected masks only, got 3"),

@@ -153,3 +153,35 @@ def test_a_plan_describes_itself() -> None:
     text = repr(Window(0).plan(2, 3, 5, 5))
     assert text.startswith("<Plan batch=2, heads=3, q_len=5, k_len=5: 20.0% visible, ")
     assert text.endswith(" bytes of spans>")
+
+
+def test_a_mask_of_a_large_tensor_does_not_stay_in_the_cache() -> None:
+    cache = _Cache(count=9, nbytes=10_000)
+    mask, grid = Dense(torch.ones(7, 2000, dtype=torch.bool)), Grid.of(1, 1, 7, 2000)
+    cache.put((mask, grid), lower(mask, grid))  # the plan is small, the tensor has 14,000 bytes
+    assert (len(cache), cache.nbytes) == (0, 0)
+
+
+def test_sizes_of_zero() -> None:
+    for mask in (Full(), ~Causal(), Dilated(2), KeyPadding(3), Dense([[True]]), Predicate(lambda b, h, p, j: p > j)):
+        for sizes in ((0, 3, 5, 7), (2, 0, 5, 7), (2, 3, 0, 7), (2, 3, 5, 0), (0, 0, 0, 0)):
+            plan = mask.plan(*sizes)
+            assert (plan.visible, plan.density) == (0, 0.0)
+            assert mask.dense(*sizes).shape == sizes
+
+
+def test_the_default_device_does_not_matter() -> None:
+    mask = Causal() & Documents.from_lengths([2, 3]) | Prefix([1, 2]) & Dense([[True]])
+    wanted = mask.dense(2, 3, 5, 5)
+    torch.set_default_device("meta")
+    try:
+        assert torch.equal(mask.dense(2, 3, 5, 5), wanted)
+        assert (Documents.from_lengths([2, 3]) & KeyPadding([4, 5])).plan(2, 3, 5, 5).visible == 3 * (4 + 6 + 13)
+    finally:
+        torch.set_default_device(None)
+
+
+def test_masks_made_in_inference_mode_work_outside() -> None:
+    with torch.inference_mode():
+        mask = KeyPadding(torch.tensor([1, 2]))
+    assert not mask.lengths.is_inference()  # type: ignore[union-attr]

@@ -39,7 +39,6 @@ class Mask(ABC):
     _hash: int | None = None
     _flat: tuple[str, tuple[Tensor, ...]] | None = None
 
-    # What a mask is made of -------------------------------------------------------------------------------------
     @abstractmethod
     def _args(self) -> tuple[Any, ...]:
         """The arguments that would construct this mask again."""
@@ -69,7 +68,6 @@ class Mask(ABC):
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is a frozen value; `{name}` cannot be deleted")
 
-    # Values -----------------------------------------------------------------------------------------------------
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
@@ -103,7 +101,6 @@ class Mask(ABC):
     def __bool__(self) -> NoReturn:
         raise TypeError("a mask has no truth value: combine masks with `&`, `|` and `~`, not `and`, `or` and `not`")
 
-    # Questions --------------------------------------------------------------------------------------------------
     def plan(self, batch: int, heads: int, q_len: int, k_len: int, q_start: Start = None) -> plan.Plan:
         """Lower the mask, once, to what kernels understand: spans of visible keys per row, or bits.
 
@@ -124,14 +121,7 @@ class Mask(ABC):
         tensor([[1, 1, 0],
                 [1, 1, 1]], dtype=torch.int32)
         """
-        grid = Grid.of(batch, heads, q_len, k_len, q_start)
-        self._fit(grid)
-        out = torch.empty((batch, heads, q_len, k_len), dtype=torch.bool)
-        step = max(1, 2**22 // max(1, k_len))  # bounded temporaries: some definitions compute in int64
-        for row in range(0, q_len, step):
-            stop = min(row + step, q_len)
-            out[:, :, row:stop] = self._holds(Coordinates.of(grid, slice(row, stop), slice(0, k_len)))
-        return out
+        return plan.evaluate(self, Grid.of(batch, heads, q_len, k_len, q_start))
 
     def flatten(self) -> tuple[str, list[Tensor]]:
         """The notation with every tensor written as $n, and the tensors; `unflatten` reverses it. Traceable.
@@ -219,7 +209,12 @@ class _Joined(Mask):
 
 
 class And(_Joined):
-    """Visible when every mask says so: a(b, h, p, j) and b(b, h, p, j) ... The class behind `&`."""
+    """Visible when every mask says so: m1(b, h, p, j) and m2(b, h, p, j) and ... The class behind `&`.
+
+    >>> from mmha.masks import And, Causal, Window
+    >>> And(Causal(), Window(4)) == Causal() & Window(4)
+    True
+    """
 
     def _text(self, tensors: list[Tensor] | None) -> str:
         return " & ".join([f"({m._text(tensors)})" if isinstance(m, Or) else m._text(tensors) for m in self.masks])
@@ -242,7 +237,12 @@ class And(_Joined):
 
 
 class Or(_Joined):
-    """Visible when any mask says so: a(b, h, p, j) or b(b, h, p, j) ... The class behind `|`."""
+    """Visible when any mask says so: m1(b, h, p, j) or m2(b, h, p, j) or ... The class behind `|`.
+
+    >>> from mmha.masks import Causal, Or, Prefix
+    >>> Or(Causal(), Prefix(4)) == Causal() | Prefix(4)
+    True
+    """
 
     def _text(self, tensors: list[Tensor] | None) -> str:
         return " | ".join([m._text(tensors) for m in self.masks])
@@ -261,7 +261,14 @@ class Or(_Joined):
 
 
 class Not(Mask):
-    """Visible where the mask hides: not a(b, h, p, j). The class behind `~`; `~~a` is `a` itself."""
+    """Visible where the mask hides: not m(b, h, p, j). The class behind `~`; `~~m` is `m` itself.
+
+    torch.compile (2.13) cannot trace `~` on an object: inside a compiled function write Not(m).
+
+    >>> from mmha.masks import Causal, Not
+    >>> Not(Causal()) == ~Causal()
+    True
+    """
 
     def __init__(self, mask: Mask) -> None:
         if not isinstance(mask, Mask):

@@ -52,7 +52,7 @@ class PerHead(Mask):
         shape = (at.grid.batch, 1, at.i.shape[2], at.j.shape[3])
         heads = range(at.grid.first_head, at.grid.first_head + at.grid.heads)
         seen = [self.masks[h]._holds(at.head(h - at.grid.first_head)).expand(shape) for h in heads]
-        return torch.cat(seen, dim=1) if seen else torch.zeros((1, 0, 1, 1), dtype=torch.bool)
+        return torch.cat(seen, dim=1) if seen else torch.zeros((1, 0, 1, 1), dtype=torch.bool, device="cpu")
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         one = within.head if within is not None else None
@@ -63,7 +63,7 @@ class PerHead(Mask):
 
 
 class Dense(Mask):
-    """Any mask, given as a tensor: visible where the tensor is True. It is lowered to spans or to bits, then let go.
+    """Any mask, given as a tensor: visible where the tensor is True. Lowered to spans or bits.
 
     tensor: bool, up to 4 dimensions, broadcastable to (B, H, Tq, Tk); True = visible. It is copied: `as_mask(tensor)`
     holds it without a copy. Raises TypeError unless bool, ValueError when the shape does not fit.
@@ -157,7 +157,7 @@ class Spans(Mask):
             raise checks.value_error(
                 "offsets", f"a rise from 0 to the number of spans, {len(self.spans)}", held.text(self.offsets, None)
             )
-        row = torch.repeat_interleave(torch.arange(len(steps)), steps)
+        row = torch.repeat_interleave(torch.arange(len(steps), device="cpu"), steps)
         start, stop = self.spans[:, 0], self.spans[:, 1]
         apart = (row[1:] != row[:-1]) | (stop[:-1] < start[1:])
         if not bool(((start >= 0) & (start < stop) & (stop <= k_len)).all() & apart.all()):
@@ -174,8 +174,8 @@ class Spans(Mask):
 
     def _holds(self, at: Coordinates) -> Tensor:
         b, h, t, k_len = self.shape
-        change = torch.zeros((b * h * t, k_len + 1), dtype=torch.int32)
-        row = torch.repeat_interleave(torch.arange(b * h * t), self.offsets.diff())
+        change = self.spans.new_zeros((b * h * t, k_len + 1))
+        row = torch.repeat_interleave(torch.arange(b * h * t, device="cpu"), self.offsets.diff())
         change[row, self.spans[:, 0]] += 1
         change[row, self.spans[:, 1]] -= 1
         seen = change.cumsum(dim=1)[:, :k_len].reshape(b, h, t, k_len) > 0

@@ -104,14 +104,14 @@ class Coordinates:
     @staticmethod
     def of(grid: Grid, rows: slice, keys: slice) -> Coordinates:
         """Coordinates of a block of the grid."""
-        i = torch.arange(rows.start, rows.stop).reshape(1, 1, -1, 1)
+        i = torch.arange(rows.start, rows.stop, device="cpu").reshape(1, 1, -1, 1)
         return Coordinates(
             grid,
-            torch.arange(grid.batch).reshape(-1, 1, 1, 1),
-            torch.arange(grid.first_head, grid.first_head + grid.heads).reshape(1, -1, 1, 1),
+            torch.arange(grid.batch, device="cpu").reshape(-1, 1, 1, 1),
+            torch.arange(grid.first_head, grid.first_head + grid.heads, device="cpu").reshape(1, -1, 1, 1),
             i,
-            torch.tensor(grid.starts, dtype=torch.int64).reshape(-1, 1, 1, 1) + i,
-            torch.arange(keys.start, keys.stop).reshape(1, 1, 1, -1),
+            torch.tensor(grid.starts, dtype=torch.int64, device="cpu").reshape(-1, 1, 1, 1) + i,
+            torch.arange(keys.start, keys.stop, device="cpu").reshape(1, 1, 1, -1),
         )
 
     def head(self, index: int) -> Coordinates:

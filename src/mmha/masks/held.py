@@ -54,7 +54,7 @@ def bools(argument: str, value: Any, expected: str) -> Tensor:
 
 def lengths(argument: str, value: Any) -> int | Tensor:
     """One count >= 0 for all rows of the batch, or an int64 tensor (B,) of them."""
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):
         return checks.integer(argument, value, 0)
     made = integers(argument, value, "an int or integers of shape (B,)")
     if made.dim() != 1:
@@ -82,7 +82,7 @@ def _from_python(argument: str, value: Any, expected: str) -> Tensor:
     if not isinstance(value, (int, Sequence, np.ndarray)) or isinstance(value, str):
         raise checks.type_error(argument, expected, value)
     try:
-        made = torch.tensor(value)
+        made = torch.tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, strings inside
         raise checks.type_error(argument, expected, value) from error
     return made.to(torch.int64) if made.numel() == 0 else made  # torch takes an empty list for floats
@@ -92,7 +92,8 @@ def _frozen(value: Tensor, dtype: torch.dtype) -> Tensor:
     value = value.detach()
     if torch.compiler.is_compiling():
         return value.to("cpu", dtype)
-    return value.to("cpu", dtype, copy=True).contiguous()
+    with torch.inference_mode(False):  # a copy made for inference has no version by which a cache could know it
+        return value.to("cpu", dtype, copy=True).contiguous()
 
 
 def numpy(tensor: Tensor) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""`Plan`: a mask lowered for given sizes, as the kernels take it; and the bounded cache of plans."""
+"""`Plan`: a mask lowered for given sizes, as the kernels take it; the bounded cache of plans; and dense evaluation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mmha import _kernels
-from mmha.masks.grid import Grid
+from mmha.masks.arrays import CHUNK
+from mmha.masks.grid import Coordinates, Grid
 from mmha.masks.rows import Rows
 
 if TYPE_CHECKING:
@@ -80,11 +83,11 @@ class Plan:
 
 
 class _Cache:
-    """The most recently used plans, at most `count` of them and `nbytes` bytes."""
+    """The most recently used plans: at most `count`, and at most `nbytes` bytes with the tensors of their masks."""
 
     def __init__(self, count: int, nbytes: int) -> None:
         self.count, self.limit, self.nbytes = count, nbytes, 0
-        self._plans: OrderedDict[tuple[Mask, Grid], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Mask, Grid], tuple[Plan, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -92,18 +95,18 @@ class _Cache:
 
     def get(self, key: tuple[Mask, Grid]) -> Plan | None:
         with self._lock:
-            found = self._plans.get(key)
-            if found is not None:
-                self._plans.move_to_end(key)
-            return found
+            if key not in self._plans:
+                return None
+            self._plans.move_to_end(key)
+            return self._plans[key][0]
 
     def put(self, key: tuple[Mask, Grid], made: Plan) -> None:
+        cost = made.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in key[0].flatten()[1])
         with self._lock:
-            old = self._plans.pop(key, None)
-            self.nbytes += made.nbytes - (old.nbytes if old is not None else 0)
-            self._plans[key] = made
+            self.nbytes += cost - self._plans.pop(key, (made, 0))[1]
+            self._plans[key] = (made, cost)
             while self._plans and (len(self._plans) > self.count or self.nbytes > self.limit):
-                self.nbytes -= self._plans.popitem(last=False)[1].nbytes
+                self.nbytes -= self._plans.popitem(last=False)[1][1]
 
     def clear(self) -> None:
         with self._lock:
@@ -133,3 +136,14 @@ def lower(mask: Mask, grid: Grid) -> Plan:
     rows = mask._lower(grid, None).compact()
     b, h, _ = rows.dims
     return Plan(grid, rows.expand((b, h, grid.q_len)).compact())
+
+
+def evaluate(mask: Mask, grid: Grid) -> Tensor:
+    """The definition at every pair, bool (B, H, Tq, Tk); some rows at a time, as definitions may compute in int64."""
+    mask._fit(grid)
+    out = torch.empty((grid.batch, grid.heads, grid.q_len, grid.k_len), dtype=torch.bool, device="cpu")
+    step = max(1, CHUNK // max(1, grid.k_len))
+    for row in range(0, grid.q_len, step):
+        rows = slice(row, min(row + step, grid.q_len))
+        out[:, :, rows] = mask._holds(Coordinates.of(grid, rows, slice(0, grid.k_len)))
+    return out

@@ -28,7 +28,7 @@ class Full(Mask):
         return ()
 
     def _holds(self, at: Coordinates) -> Tensor:
-        return torch.ones((1, 1, 1, 1), dtype=torch.bool)
+        return at.j >= 0
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         return Rows.interval(grid.k_len, 0, grid.k_len)
@@ -100,7 +100,7 @@ class Window(Mask):
         return (self.left,) if self.right == 0 else (self.left, self.right)
 
     def _holds(self, at: Coordinates) -> Tensor:
-        seen = torch.ones((1, 1, 1, 1), dtype=torch.bool)
+        seen = at.j >= 0
         if self.left is not None:
             seen = seen & (at.j >= at.p - self.left)
         if self.right is not None:

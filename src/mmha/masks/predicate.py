@@ -67,8 +67,8 @@ class Predicate(Mask):
     fn: MaskMod
 
     def __init__(self, fn: MaskMod) -> None:
-        if not callable(fn):
-            raise checks.type_error("fn", "a function of (b, h, p, j)", fn)
+        if not callable(fn) or getattr(type(fn), "__hash__", None) is None:
+            raise checks.type_error("fn", "a hashable function of (b, h, p, j)", fn)
         self._set(fn=fn)
 
     def _args(self) -> tuple[Any, ...]:

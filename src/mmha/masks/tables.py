@@ -144,7 +144,7 @@ class Tree(Mask):
         return (self.parents,)
 
     def _check_parents(self) -> None:
-        wrong = (self.parents < -1) | (self.parents >= torch.arange(len(self.parents)))
+        wrong = (self.parents < -1) | (self.parents >= torch.arange(len(self.parents), device="cpu"))
         if bool(wrong.any()):
             node = int(wrong.nonzero()[0])
             expected = f"parents[{node}] between -1 and {node - 1}"

@@ -67,7 +67,12 @@ class KeyPadding(_PerBatch):
 
 
 class LeftPadding(_PerBatch):
-    """Keys before a start are padding: j >= starts[b]. Written `KeyPadding.left(starts)`."""
+    """Keys before a start are padding: j >= starts[b]. Written `KeyPadding.left(starts)`.
+
+    >>> from mmha.masks import KeyPadding
+    >>> print(KeyPadding.left(1).show(1, 3))
+    0 · ████
+    """
 
     _name = "KeyPadding.left"
     _field = "starts"
@@ -203,7 +208,7 @@ class Documents(Mask):
         counts = [held.integers("lengths", pack, "a list of integers, or of lists of them") for pack in packs]
         for pack in counts:
             held.fit_lengths("lengths", pack, len(pack))
-        ids = [torch.repeat_interleave(torch.arange(len(pack)), pack) for pack in counts]
+        ids = [torch.repeat_interleave(torch.arange(len(pack), device="cpu"), pack) for pack in counts]
         totals = sorted({len(row) for row in ids})
         if len(totals) > 1:
             got = f"sums {', '.join(map(str, totals))}"
