@@ -11,14 +11,14 @@ SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: what is installed in .venv, rebuilt when a source file changes.
+# Stamps: what is installed in .venv, renewed when a source file changes. The tests' install serves the demo as well.
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	$(PIP) install --quiet --constraint constraints.txt ".[plot,data]"
 	@rm -f $(VENV)/.dev && touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: $(BIN)/python $(SOURCES)
 	$(PIP) install --quiet --constraint constraints.txt ".[dev]"
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	$(BIN)/mmha data get brown
