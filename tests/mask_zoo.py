@@ -1,4 +1,4 @@
-"""One mask of every kind and some of their combinations, at sizes that cross the kernels' tiles (32 queries, 256 keys)."""
+"""One mask of every kind and some of their combinations, at sizes that cross a kernel's tile (32 queries, 256 keys)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ import torch
 from torch import Tensor
 
 from mmha.masks import (
-    Blocks, Causal, Chunked, Dense, Dilated, Documents, Full, Global, KeyPadding, Keys, Mask, PerHead, Predicate, Prefix,
-    Queries, QueryPadding, StrictCausal, Tree, Window,
+    Blocks,
+    Causal,
+    Chunked,
+    Dense,
+    Dilated,
+    Documents,
+    Full,
+    Global,
+    KeyPadding,
+    Keys,
+    Mask,
+    PerHead,
+    Predicate,
+    Prefix,
+    Queries,
+    QueryPadding,
+    StrictCausal,
+    Tree,
+    Window,
 )  # fmt: skip
 
 B, H, HK, TQ, TK = 2, 6, 3, 37, 283

@@ -1,4 +1,4 @@
-"""The judge is judged: against loops over Python numbers, against autograd of the naive formula, against finite differences."""
+"""The judge is judged: by loops over Python numbers, by autograd of the naive formula, by poison in hidden places."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, additive: Tensor, 
                 keys = [j for j in range(TK) if visible[b, 0, i, j]]
                 rows = {j: k[b, h // (H // HK), j].tolist() for j in keys}
                 s = {
-                    j: scale * math.fsum(x * y for x, y in zip(q[b, h, i].tolist(), rows[j], strict=True)) + additive[h, 0, j].item()
+                    j: scale * math.fsum(x * y for x, y in zip(q[b, h, i].tolist(), rows[j], strict=True))
+                    + additive[h, 0, j].item()
                     for j in keys
                 }
                 if not keys:
@@ -41,7 +42,9 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, additive: Tensor, 
                 total = math.fsum(math.exp(x) for x in s.values())
                 lse[b, h, i] = math.log(total)
                 for d in range(DV):
-                    out[b, h, i, d] = math.fsum(math.exp(s[j]) / total * v[b, h // (H // HK), j, d].item() for j in keys)
+                    out[b, h, i, d] = math.fsum(
+                        math.exp(s[j]) / total * v[b, h // (H // HK), j, d].item() for j in keys
+                    )
     return out, lse
 
 
@@ -70,7 +73,8 @@ def test_default_scale_and_weights() -> None:
     assert weights is not None
     torch.testing.assert_close(weights, expected[2], atol=EPS, rtol=EPS)
     torch.testing.assert_close(weights.sum(-1), visible.any(-1).expand(B, H, TQ).double(), atol=EPS, rtol=EPS)
-    assert (lse[0, :, 2] == -math.inf).all() and not weights[0, :, 2].any()
+    assert (lse[0, :, 2] == -math.inf).all()
+    assert not weights[0, :, 2].any()
 
 
 def test_gradients_against_autograd() -> None:
@@ -141,7 +145,8 @@ def test_hidden_numbers_have_no_influence(poison: float) -> None:
     v[:, :, 1] = poison
     out = reference.attention(q, k, v, rule)[0]
     sees = visible[..., 1].expand(B, H, TQ)
-    assert not out[sees].isfinite().any() and out[~sees].isfinite().all()
+    assert not out[sees].isfinite().any()
+    assert out[~sees].isfinite().all()
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -153,7 +158,8 @@ def test_a_poisoned_row_poisons_only_what_it_sees(poison: float) -> None:
     for x in (q, *grads):
         x[:, :, 4] = poison
     weights = reference.attention(q, k, v, Rule(visible, additive), return_weights=True)[2]
-    assert weights is not None and not weights.masked_fill(visible, 0.0).any()
+    assert weights is not None
+    assert not weights.masked_fill(visible, 0.0).any()
     dirty = reference.gradients(q, k, v, Gradients(*grads), Rule(visible, additive))
     assert dirty[2].isnan().any()
     for have, want in zip(dirty[1:3], clean[1:3], strict=True):
@@ -170,20 +176,38 @@ def test_an_additive_minus_infinity_hides() -> None:
     finite = additive.masked_fill(additive == -math.inf, 0.0)
     grad = Gradients(torch.randn(B, H, TQ, DV))
     for have, want in zip(
-        (*reference.attention(q, k, v, Rule(None, additive))[:2], *reference.gradients(q, k, v, grad, Rule(None, additive))),
-        (*reference.attention(q, k, v, Rule(visible, finite))[:2], *reference.gradients(q, k, v, grad, Rule(visible, finite))),
+        (
+            *reference.attention(q, k, v, Rule(None, additive))[:2],
+            *reference.gradients(q, k, v, grad, Rule(None, additive)),
+        ),
+        (
+            *reference.attention(q, k, v, Rule(visible, finite))[:2],
+            *reference.gradients(q, k, v, grad, Rule(visible, finite)),
+        ),
         strict=True,
     ):
         torch.testing.assert_close(have, want, atol=EPS, rtol=EPS)
 
 
-@pytest.mark.parametrize("shape", [(0, 6, 5, 7, 11, 13), (2, 0, 5, 7, 11, 13), (2, 6, 0, 7, 11, 13), (2, 6, 5, 0, 11, 13), (2, 6, 5, 7, 0, 0)])
+@pytest.mark.parametrize(
+    "shape",
+    [(0, 6, 5, 7, 11, 13), (2, 0, 5, 7, 11, 13), (2, 6, 0, 7, 11, 13), (2, 6, 5, 0, 11, 13), (2, 6, 5, 7, 0, 0)],
+)
 def test_empty_dimensions(shape: tuple[int, ...]) -> None:
     batch, heads, q_len, k_len, dim, value_dim = shape
-    q, k, v = torch.randn(batch, heads, q_len, dim), torch.randn(batch, heads // 2, k_len, dim), torch.randn(batch, heads // 2, k_len, value_dim)
+    q, k, v = (
+        torch.randn(batch, heads, q_len, dim),
+        torch.randn(batch, heads // 2, k_len, dim),
+        torch.randn(batch, heads // 2, k_len, value_dim),
+    )
     out, lse, weights = reference.attention(q, k, v, return_weights=True)
-    assert out.shape == (batch, heads, q_len, value_dim) and weights is not None and weights.shape == (batch, heads, q_len, k_len)
-    torch.testing.assert_close(lse, torch.full((batch, heads, q_len), math.log(k_len) if k_len else -math.inf).double(), atol=9.0, rtol=0.0)
+    assert out.shape == (batch, heads, q_len, value_dim)
+    assert weights is not None
+    assert weights.shape == (batch, heads, q_len, k_len)
+    torch.testing.assert_close(
+        lse, torch.full((batch, heads, q_len), math.log(k_len) if k_len else -math.inf).double(), atol=9.0, rtol=0.0
+    )
     dq, dk, dv, added = reference.gradients(q, k, v, Gradients(out, lse, weights))
     assert (dq.shape, dk.shape, dv.shape, added) == (q.shape, k.shape, v.shape, None)
-    assert not out.isnan().any() and not dq.isnan().any()
+    assert not out.isnan().any()
+    assert not dq.isnan().any()

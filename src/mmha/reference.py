@@ -1,10 +1,11 @@
 """Attention straight from the formula, in float64: what the kernels are judged by, and the slow path behind them.
 
-    s[i, j] = scale * q[i] . k[j] + additive[i, j]      lse[i] = log sum_j exp(s[i, j])      (j over the visible keys of row i)
-    w[i, j] = exp(s[i, j] - lse[i])                     out[i] = sum_j w[i, j] v[j]
+    s[i, j] = scale * q[i] . k[j] + additive[i, j]      lse[i] = log sum_j exp(s[i, j])
+    w[i, j] = exp(s[i, j] - lse[i])                     out[i] = sum_j w[i, j] v[j]    j over the visible keys of row i
 
-It borrows nothing from what it judges: no plan, no kernel, no autograd; the gradients are written out below. It runs over a few
-rows at a time, so that it too needs no Tq x Tk tensor, and so that a result depends on nothing but its own head.
+It borrows nothing from what it judges: no plan, no kernel, no autograd; the gradients are written out below. It runs
+over a few rows at a time, so that it too needs no Tq x Tk tensor, and so that a result depends on nothing but its own
+head.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-#: Scores of one head held at a time: the number of rows in a block follows from this and Tk alone, never from batch or heads.
+#: Scores of one head held at a time. The rows in a block follow from this and Tk alone, never from batch or heads.
 ROW_ELEMENTS = 1 << 17
 #: Scores held at a time, over all heads of a block.
 BLOCK_ELEMENTS = 1 << 18
@@ -29,8 +30,9 @@ RowsVisible = Callable[[int, int], Tensor]
 class Rule:
     """Which pairs are visible, what is added to their scores, and the scale.
 
-    visible: bool, broadcastable to (B, H, Tq, Tk), True = visible; or a function (start, stop) that returns the same for rows
-    start..stop, shape broadcastable to (B, H, stop - start, Tk); None = all. additive: broadcastable to (B, H, Tq, Tk), -inf hides.
+    visible: bool, broadcastable to (B, H, Tq, Tk), True = visible; or a function (start, stop) that returns the same
+    for rows start..stop, broadcastable to (B, H, stop - start, Tk); None = all.
+    additive: broadcastable to (B, H, Tq, Tk); -inf hides.
     scale: a number; None = 1 / sqrt(D).
     """
 
@@ -53,9 +55,10 @@ def attention(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Masked attention in float64, row chunk by row chunk.
 
-    q (B, H, Tq, D), k (B, Hk, Tk, D), v (B, Hk, Tk, Dv), any floating dtype, H a multiple of Hk; query head h reads key head
-    h // (H / Hk). Returns out (B, H, Tq, Dv), lse (B, H, Tq) as a natural logarithm, and the weights (B, H, Tq, Tk) or None, all
-    float64 and without a graph. A row that sees nothing gives out 0, weights 0 and lse -inf. NaN or Inf at a hidden pair has no effect.
+    q (B, H, Tq, D), k (B, Hk, Tk, D), v (B, Hk, Tk, Dv), any floating dtype, H a multiple of Hk; query head h reads
+    key head h // (H / Hk). Returns out (B, H, Tq, Dv), lse (B, H, Tq) as a natural logarithm, and the weights (B, H,
+    Tq, Tk) or None, all float64 and without a graph. A row that sees nothing gives out 0, weights 0 and lse -inf. NaN
+    or Inf at a hidden pair has no effect.
 
     Source: Vaswani et al. 2017, equation 1.
 
@@ -85,8 +88,9 @@ def gradients(
 
     With dw[i, j] = grad.out[i] . v[j] + grad.weights[i, j]:
     ds[i, j] = w[i, j] * (dw[i, j] - sum_l w[i, l] dw[i, l] + grad.lse[i]);
-    dv[j] = sum_i w[i, j] grad.out[i], dq[i] = scale * sum_j ds[i, j] k[j], dk[j] = scale * sum_i ds[i, j] q[i], dadditive = ds.
-    Sums run over visible pairs only, so NaN or Inf at a hidden pair, in a hidden row of q or of a gradient has no effect.
+    dv[j] = sum_i w[i, j] grad.out[i], dq[i] = scale * sum_j ds[i, j] k[j], dk[j] = scale * sum_i ds[i, j] q[i],
+    dadditive = ds. Sums run over visible pairs only, so NaN or Inf at a hidden pair, in a hidden row of q or of a
+    gradient has no effect.
 
     >>> one = torch.ones(1, 1, 1, 2)
     >>> gradients(one, one, one, Gradients(out=one))[2].tolist()
@@ -115,8 +119,8 @@ def gradients(
         if added is not None:
             into = _part(added, block)
             into += problem.unfold(ds)[..., : k.shape[2]].sum_to_size(into.shape)
-    shaped = dq[..., : q.shape[3]], dk[:, :, : k.shape[2], : k.shape[3]], dv[:, :, : v.shape[2], : v.shape[3]]
-    return *shaped, None if added is None or problem.given is None else added.reshape(problem.given.shape)
+    dq, dk, dv = (dx[:, :, : x.shape[2], : x.shape[3]].contiguous() for dx, x in ((dq, q), (dk, k), (dv, v)))
+    return dq, dk, dv, None if added is None or problem.given is None else added.reshape(problem.given.shape)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class _Block:
 
 
 class _Problem:
-    """The problem in float64, block by block. The query heads that share a key head are folded into the rows of one matrix."""
+    """The problem in float64, block by block. Query heads that share a key head are folded into rows of one matrix."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> None:
         self.q, self.k, self.v = _aligned(q), _aligned(k, keys=True), _aligned(v, keys=True)
@@ -154,7 +158,7 @@ class _Problem:
         self.additive = None if rule.additive is None else _four(rule.additive.detach().double())
 
     def blocks(self) -> Iterator[_Block]:
-        """All of the problem. Rows per block follow from Tk alone; heads, which do not touch each other, share a block if they fit."""
+        """All of the problem. Heads, which do not touch each other, share a block if they fit."""
         batch, _, q_len, k_len = self.sizes
         rows = max(1, ROW_ELEMENTS // max(k_len, 1))
         heads = max(1, BLOCK_ELEMENTS // max(self.group * min(rows, q_len) * k_len, 1))
@@ -175,7 +179,7 @@ class _Problem:
         return x.reshape(x.shape[0] * self.group, x.shape[1] // self.group, x.shape[2])
 
     def weights(self, block: _Block) -> tuple[Tensor, Tensor, Tensor]:
-        """What is visible, the softmax over it (0 where hidden), both (key heads, folded rows, Tk), and its log-sum-exp (..., 1)."""
+        """What is visible and the softmax over it, both (key heads, folded rows, Tk), and its log-sum-exp (..., 1)."""
         s = self.scale * (self.fold(self.q[block.at]) @ self.k[block.kv].mT)
         k_len, padding = self.sizes[3], s.shape[2] - self.sizes[3]
         shape = (*self.unfold(s).shape[:2], k_len)
@@ -203,18 +207,20 @@ class _Problem:
 
 
 def _sum_visible(w: Tensor, x: Tensor, visible: Tensor) -> Tensor:
-    """sum_j w[., i, j] x[., j] over the visible j only: a product of matrices alone would let NaN and Inf in through 0 * NaN."""
+    """sum_j w[., i, j] x[., j] over visible j only: a product of matrices lets NaN and Inf in through 0 * NaN."""
     finite = x.isfinite()
     sums = w @ torch.where(finite, x, 0.0)
     rows = (visible & ~finite.all(-1)[:, None]).any(-1)  # those that see a number which is not finite
     for n in rows.any(-1).nonzero()[:, 0].tolist():
         w_n, visible_n = w[n, rows[n]], visible[n, rows[n]]
-        sums[n, rows[n]] = torch.stack([torch.where(visible_n, w_n * x[n, :, d], 0.0).sum(-1) for d in range(x.shape[2])], -1)
+        sums[n, rows[n]] = torch.stack(
+            [torch.where(visible_n, w_n * x[n, :, d], 0.0).sum(-1) for d in range(x.shape[2])], -1
+        )
     return sums
 
 
 def _aligned(x: Tensor, *, keys: bool = False) -> Tensor:
-    """The tensor in float64, its last dimension (and for keys the one before) padded with zeros to a multiple of 64 bytes.
+    """The tensor in float64, its last dimension (for keys, the one before too) padded with zeros to a multiple of 8.
 
     BLAS rounds differently at different alignments, and a head must not depend on its place in the batch.
     """
@@ -227,7 +233,7 @@ def _four(x: Tensor) -> Tensor:
 
 
 def _part(x: Tensor, block: _Block, *, rows: bool = True) -> Tensor:
-    """The part of a tensor broadcastable to (B, H, Tq, Tk) that a block looks at, as a (heads, rows, Tk) view of broadcastable sizes."""
+    """What a block looks at of a tensor broadcastable to (B, H, Tq, Tk): a view broadcastable to (heads, rows, Tk)."""
     head = x[block.b if x.shape[0] > 1 else 0]
     head = head[block.heads] if head.shape[0] > 1 else head
     return head[:, block.rows] if rows and head.shape[1] > 1 else head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmha.ops import library as library  # registers the operators
 from mmha.ops.public import attention
 
 __all__ = ["attention"]

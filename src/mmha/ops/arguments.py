@@ -50,6 +50,13 @@ def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
     return Sizes(batch, heads, q_len, k_len)
 
 
+def check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise for a tensor whose storage was freed (`untyped_storage().resize_(0)`): reading it would end the process."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.data_ptr() == 0 and x.numel() and not x._is_zerotensor():
+            raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
+
+
 def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     """The mask, when it is one: None, a Mask, or a bool or float tensor broadcastable to (B, H, Tq, Tk)."""
     if mask is None or isinstance(mask, Mask):
@@ -70,7 +77,7 @@ def check_scale(scale: Any) -> float | None:
     """The scale: None, or a finite number."""
     if type(scale) is float and math.isfinite(scale):
         return scale
-    return scale if scale is None or isinstance(scale, torch.SymFloat) else checks.number("scale", scale)
+    return None if scale is None else checks.number("scale", scale)
 
 
 def check_start(q_start: Any, batch: int) -> Tensor | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mmha.ops import operators
 
@@ -15,19 +15,27 @@ _ORDINARY = (Tensor, torch.nn.Parameter)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-    """`mmha::attention_forward`, past the dispatcher where nobody is watching it: that is half the cost of a small call."""
-    if not is_direct(q, k, v):
-        return OPS.attention_forward.default(q, k, v, *mask)
-    if _wants_graph(q, k, v):
-        return _Attention.apply(True, q, k, v, *mask)  # type: ignore[no-untyped-call]
-    return operators.forward(q, k, v, *mask)
+    """`mmha::attention_forward`, past the dispatcher where nobody is watching: that halves the cost of a small call."""
+    if is_direct(q, k, v):
+        if _wants_graph(q, k, v):
+            return _Attention.apply(True, q, k, v, *mask)  # type: ignore[no-untyped-call]
+        return operators.forward(q, k, v, *mask)
+    if _transformed():
+        return _Attention.apply(False, q, k, v, *mask)  # type: ignore[no-untyped-call]
+    return OPS.attention_forward.default(q, k, v, *mask)
+
+
+def reference_attention(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    """`mmha::attention_reference_forward`."""
+    op = _Reference.apply if _transformed() else OPS.attention_reference_forward.default
+    return op(q, k, v, *rest)  # type: ignore[no-untyped-call]
 
 
 def is_direct(*tensors: Tensor) -> bool:
     """Whether these are ordinary tensors and no compiler, mode, transform or profiler wants to see the operator."""
     return (
         not torch.compiler.is_compiling()
-        and all([type(x) in _ORDINARY for x in tensors])
+        and all(type(x) in _ORDINARY for x in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
         and not torch.autograd.profiler._is_profiler_enabled
@@ -41,74 +49,98 @@ def forward(q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
     return _below(OPS.attention_forward.default, q, k, v, *mask)
 
 
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Any:
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
     """The autograd kernel of `mmha::attention_reference_forward`."""
-    return _Reference.apply(q, k, v, additive, weights, *mask)  # type: ignore[no-untyped-call]
+    return _Reference.apply(q, k, v, *rest)  # type: ignore[no-untyped-call]
 
 
-def backward(saved: list[Tensor], grad_out: Tensor, grad_lse: Tensor | None, *mask: Any) -> Any:
+def backward(*args: Any) -> Any:
     """The autograd kernel of `mmha::attention_backward`, whose results cannot be differentiated again."""
-    return _once(OPS.attention_backward.default, [*saved, grad_out, grad_lse], saved, grad_out, grad_lse, *mask)
+    return _once(OPS.attention_backward.default, args)
 
 
-def reference_backward(saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], *rest: Any) -> Any:
+def reference_backward(*args: Any) -> Any:
     """The autograd kernel of `mmha::attention_reference_backward`, whose results cannot be differentiated again."""
-    tensors = [*saved, additive, *grads]
-    return _once(OPS.attention_reference_backward.default, tensors, saved, additive, grads, *rest)
+    return _once(OPS.attention_reference_backward.default, args)
 
 
-class _Attention(torch.autograd.Function):
+class _NoVmap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, direct: bool, q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-        made = operators.forward(q, k, v, *mask) if direct else _below(OPS.attention_forward.default, q, k, v, *mask)
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise RuntimeError(
+            "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
+        )
+
+
+class _Attention(_NoVmap):
+    @staticmethod
+    def forward(direct: bool, q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
+        return operators.forward(q, k, v, *mask) if direct else _below(OPS.attention_forward.default, q, k, v, *mask)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)
-        _save(ctx, [q, k, v, *made], mask)
-        return made
+        _save(ctx, [*inputs[1:4], *output], inputs[4:])
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
         saved, mask = _saved(ctx, 5)
         if grad_out is None:
             grad_out = torch.zeros_like(saved[3])
-        direct = not torch.is_grad_enabled() and is_direct(*saved, grad_out)
-        op = operators.backward if direct else OPS.attention_backward.default
-        return None, *op(saved, grad_out, grad_lse, *mask), None, None, None, None
+        if not torch.is_grad_enabled() and is_direct(*saved, grad_out):
+            return None, *operators.backward(saved, grad_out, grad_lse, *mask), None, None, None, None
+        return None, *_watched(OPS.attention_backward.default, saved, grad_out, grad_lse, *mask), None, None, None, None
 
 
-class _Reference(torch.autograd.Function):
+class _Reference(_NoVmap):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Any:
-        made = _below(OPS.attention_reference_forward.default, q, k, v, additive, weights, *mask)
+    def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+        return _below(OPS.attention_reference_forward.default, q, k, v, *rest)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)
-        if not weights:
-            ctx.mark_non_differentiable(made[2])
-        _save(ctx, [q, k, v, *made[:2], additive], mask)
-        return made
+        if not inputs[4]:
+            ctx.mark_non_differentiable(output[2])
+        _save(ctx, [*inputs[:3], *output[:2], inputs[3]], inputs[5:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         (*saved, additive), mask = _saved(ctx, 6)
         wanted = ctx.needs_input_grad[3]
-        made = OPS.attention_reference_backward.default(saved, additive, list(grads), wanted, *mask)
+        made = _watched(OPS.attention_reference_backward.default, saved, additive, list(grads), wanted, *mask)
         return *made[:3], made[3] if wanted else None, None, None, None, None, None
 
 
-class _Once(torch.autograd.Function):
+class _Once(_NoVmap):
     @staticmethod
-    def forward(ctx: Any, call: Callable[[], Any], *_tensors: Tensor | None) -> Any:
-        return call()
+    def forward(op: Any, spec: Any, *leaves: Any) -> Any:
+        return _below(op, *pytree.tree_unflatten(list(leaves), spec))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept: there is no way back."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise RuntimeError(
-            "mmha.attention: the gradient of its gradient is not available (double backward, as gradgradcheck or a second "
-            "backward through create_graph=True asks for)"
+            "mmha.attention: the gradient of its gradient is not available (double backward, as gradgradcheck or a "
+            "second backward through create_graph=True asks for)"
         )
 
 
-def _once(op: Any, tensors: list[Any], *args: Any) -> Any:
-    # Tensors inside lists are invisible to autograd.Function: it is shown all of them flat, beside the call itself.
-    return _Once.apply(lambda: _below(op, *args), *tensors)  # type: ignore[no-untyped-call]
+def _watched(op: Any, *args: Any) -> Any:
+    """Call the operator; under torch.func past its dispatch, which cannot enter an autograd.Function from a kernel."""
+    return _once(op, args) if _transformed() else op(*args)
+
+
+def _once(op: Any, args: tuple[Any, ...]) -> Any:
+    leaves, spec = pytree.tree_flatten(args)  # autograd.Function does not see tensors inside lists
+    return _Once.apply(op, spec, *leaves)  # type: ignore[no-untyped-call]
+
+
+def _transformed() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _wants_graph(q: Tensor, k: Tensor, v: Tensor) -> bool:

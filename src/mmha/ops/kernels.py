@@ -1,4 +1,4 @@
-"""Where tensors meet the compiled kernels: float32 problems go down as pointers and strides, all others to the reference."""
+"""Where tensors meet the compiled kernels: they go down as pointers, sizes and strides that are checked here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmha import _kernels, checks, masks
 
 MAX_HEAD_DIM = 512
 
-TensorArg = tuple[int, tuple[int, ...], tuple[int, ...]]
+TensorArg = tuple[int, tuple[int, int, int, int], tuple[int, int, int]]
 
 
 def sizes_of(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:
@@ -43,7 +43,11 @@ def forward(plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> 
 
 
 def backward(
-    plan: masks.Plan, inputs: tuple[Tensor, ...], results: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor | None], scale: float
+    plan: masks.Plan,
+    inputs: tuple[Tensor, ...],
+    results: tuple[Tensor, Tensor],
+    grads: tuple[Tensor, Tensor | None],
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv from (q, k, v), (out, lse) and their gradients."""
     q, k, v = (_plain_rows(x) for x in inputs)
@@ -58,7 +62,16 @@ def backward(
     made = q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape)
     dq, dk, dv = (_arg(x) for x in made)
     _kernels.backward(
-        plan.native, _arg(q), _arg(k), _arg(v), lse.data_ptr(), delta.data_ptr(), _arg(grad_out), (dq, dk, dv), scale, threads
+        plan.native,
+        _arg(q),
+        _arg(k),
+        _arg(v),
+        lse.data_ptr(),
+        delta.data_ptr(),
+        _arg(grad_out),
+        (dq, dk, dv),
+        scale,
+        threads,
     )
     return made
 
@@ -71,4 +84,4 @@ def _plain_rows(x: Tensor) -> Tensor:
 
 
 def _arg(x: Tensor) -> TensorArg:
-    return x.data_ptr(), x.shape, x.stride()[:3]
+    return x.data_ptr(), x.shape, x.stride()[:3]  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """The operators torch knows attention by, so that autograd, torch.compile and torch.export carry it through.
 
-`mmha::attention_forward` and its backward run the kernels; `mmha::attention_reference_forward` and its backward also take an additive
-tensor and return the weights. A mask crosses as its notation and its tensors. Registered with `Library.define` and `impl`: a call
-through `torch.library.custom_op` costs three times as much.
+`mmha::attention_forward` and its backward run the kernels; `mmha::attention_reference_forward` and its backward also
+take an additive tensor and return the weights. A mask crosses as its notation and its tensors. Registered with
+`Library.define` and `impl`: a call through `torch.library.custom_op` costs three times as much.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _SCHEMAS = {
         f"(Tensor q, Tensor k, Tensor v, Tensor? additive, bool weights, {_MASK}) -> (Tensor, Tensor, Tensor)"
     ),
     "reference_backward": (
-        f"(Tensor[] saved, Tensor? additive, Tensor?[] grads, bool additive_grad, {_MASK}) -> (Tensor, Tensor, Tensor, Tensor)"
+        f"(Tensor[] saved, Tensor? additive, Tensor?[] grads, bool additive_grad, {_MASK}) -> "
+        "(Tensor, Tensor, Tensor, Tensor)"
     ),
 }
 
-OPS = torch.ops.mmha
 #: Registrations live as long as this object.
-LIBRARY = torch.library.Library("mmha", "FRAGMENT")
+LIBRARY: Any = torch.library.Library("mmha", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 for _name, _schema in _SCHEMAS.items():
     LIBRARY.define(f"attention_{_name}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
@@ -37,7 +37,9 @@ for _name, _schema in _SCHEMAS.items():
 
 
 def _no_vmap(*_: Any) -> Any:
-    raise RuntimeError("mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v")
+    raise RuntimeError(
+        "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
+    )
 
 
 for _name in _SCHEMAS:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmha import reference
 from mmha.ops import kernels
 from mmha.ops.additive import check_values, visible_if_plain
+from mmha.ops.arguments import check_memory
 from mmha.ops.plans import PLAIN, PLANS, MaskCall
 
 Pair = tuple[Tensor, Tensor]
@@ -20,6 +21,7 @@ Four = tuple[Tensor, Tensor, Tensor, Tensor]
 def forward(
     q: Tensor, k: Tensor, v: Tensor, tensors: list[Tensor], spec: str, q_start: Tensor | None, scale: float | None
 ) -> Pair:
+    check_memory(q, k, v)
     call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
     if kernels.has_kernel(q, k, v):
         return kernels.forward(PLANS.get(call), q, k, v, kernels.default_scale(q, scale))
@@ -41,9 +43,8 @@ def backward(
     return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
 
 
-def reference_forward(
-    q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any
-) -> Three:
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Three:
+    check_memory(q, k, v)
     if additive is not None:
         check_values(additive)
         visible = None if weights else visible_if_plain(additive)
@@ -91,4 +92,6 @@ def reference_backward_like(
     saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], additive_grad: bool, *_: Any
 ) -> Four:
     wanted = additive is not None and additive_grad
-    return *backward_like(saved), additive.new_empty(additive.shape) if wanted and additive is not None else saved[0].new_empty(0)
+    return *backward_like(saved), additive.new_empty(additive.shape) if wanted and additive is not None else saved[
+        0
+    ].new_empty(0)

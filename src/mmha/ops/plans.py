@@ -1,7 +1,8 @@
 """From what an op is handed (a mask's notation and tensors) to a plan: lowered once, then remembered.
 
-A small tensor is remembered by its content, so equal lengths in another tensor find the same plan and writing into one in any way
-is noticed. A large one is remembered by its identity and version, through a weak reference that keeps no memory alive.
+A small tensor is remembered by its content, so equal lengths in another tensor find the same plan and writing into
+one in any way is noticed. A large one is remembered by its identity and version, through a weak reference that keeps
+no memory alive.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MAX_BYTES = 1 << 28
 class MaskCall(NamedTuple):
     """A mask as it crosses torch's dispatcher, with the sizes it is used at.
 
-    spec, tensors: what `Mask.flatten` returned, or PLAIN and a bool tensor. sizes: (B, H, Tq, Tk). q_start: None = Tk - Tq, or an
-    int tensor, () or (B,).
+    spec, tensors: what `Mask.flatten` returned, or PLAIN and a bool tensor. sizes: (B, H, Tq, Tk). q_start: None = Tk
+    - Tq, or an int tensor, () or (B,).
     """
 
     spec: str
@@ -56,7 +57,9 @@ class MaskCall(NamedTuple):
     def key(self) -> Hashable | None:
         """What the plan depends on; None when a tensor can neither be compared nor watched."""
         keys = tuple([_tensor_key(x) for x in self.tensors])
-        start = None if self.q_start is None else tuple(self.q_start.tolist()) if self.q_start.dim() else int(self.q_start)
+        start = (
+            None if self.q_start is None else tuple(self.q_start.tolist()) if self.q_start.dim() else int(self.q_start)
+        )
         return None if None in keys else (self.spec, self.sizes, start, keys)
 
     def watched(self) -> list[Tensor]:
@@ -65,7 +68,7 @@ class MaskCall(NamedTuple):
 
 
 class PlanCache:
-    """The plans of recent calls, least recently used out first, bounded in number and in bytes; safe between threads."""
+    """The plans of recent calls: least recently used out first, bounded in number and bytes, safe between threads."""
 
     def __init__(self) -> None:
         self._plans: OrderedDict[Hashable, tuple[masks.Plan, list[weakref.ref[Tensor]]]] = OrderedDict()
@@ -75,8 +78,8 @@ class PlanCache:
     def get(self, call: MaskCall, *, backward: bool = False) -> masks.Plan:
         """The plan of this call, lowered now unless it is remembered.
 
-        A caller's own large tensor may have been written through numpy, which leaves no trace: a forward call always lowers it
-        anew, and only its backward uses what the forward call left here.
+        A caller's own large tensor may have been written through numpy, which leaves no trace: a forward call always
+        lowers it anew, and only its backward uses what the forward call left here.
         """
         key, watched = call.key(), call.watched()
         if key is None:

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from mmha.masks import Mask
-from mmha.ops import arguments, autograd, library
+from mmha.ops import arguments, autograd
 from mmha.ops.plans import PLAIN
 
-_REFERENCE_FORWARD = library.OPS.attention_reference_forward.default
 _FULL = "Full()"
 
 
@@ -39,24 +38,25 @@ def attention(
         q: (B, H, Tq, D). float32, bfloat16 and float16 are computed in float32, float64 in float64.
         k: (B, Hk, Tk, D), the dtype of q; H a multiple of Hk, query head h reads key head h // (H / Hk).
         v: (B, Hk, Tk, Dv), the dtype of q.
-        mask: a `mmha.masks.Mask`; or a bool tensor, True = visible, or a float tensor added to the scores (-inf hides), broadcastable
-            to (B, H, Tq, Tk). None = everything is visible.
+        mask: a `mmha.masks.Mask`; or a bool tensor, True = visible, or a float tensor added to the scores (-inf hides),
+            broadcastable to (B, H, Tq, Tk). None = everything is visible.
         scale: a finite number; None = 1 / sqrt(D).
-        q_start: position of the first query: an int, or an int tensor (B,); None = Tk - Tq, so that the last query stands at the
-            last key. Negative positions are legal. Only masks that speak of positions depend on it.
+        q_start: position of the first query: an int, or an int tensor (B,); None = Tk - Tq, so that the last query
+            stands at the last key. Negative positions are legal. Only masks that speak of positions depend on it.
         return_lse: also return the natural logarithm of the softmax's denominator.
-        return_weights: also return the weights; this alone takes O(Tq * Tk) memory, and goes through the slow reference.
+        return_weights: also return the weights; this alone takes O(Tq * Tk) memory; through the slow reference.
         bias, softcap, sinks, dropout_p: not built yet.
 
     Returns:
-        out (B, H, Tq, Dv) in the dtype of q; or the tuple of out, lse (B, H, Tq; float32, float64 for float64) and weights
-        (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v and a float mask. A row that sees
-        nothing gives out 0, weights 0, lse -inf and gradients 0. NaN or Inf at a hidden pair has no effect. Under autocast q, k and
-        v are cast to its dtype, as torch's own attention does.
+        out (B, H, Tq, Dv) in the dtype of q; or the tuple of out, lse (B, H, Tq; float32, float64 for float64) and
+        weights (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v and a float
+        mask. A row that sees nothing gives out 0, weights 0, lse -inf and gradients 0. NaN or Inf at a hidden pair
+        has no effect. Under autocast q, k and v are cast to its dtype, as torch's own attention does.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, before anything is computed.
-        NotImplementedError: for an argument that is not built yet, a tensor that is not on the CPU, and forward-mode derivatives.
+        NotImplementedError: for an argument that is not built yet, a tensor that is not on the CPU, and for
+            forward-mode derivatives.
         RuntimeError: for a derivative of a derivative, and for torch.vmap.
 
     Source: Vaswani et al. 2017, equation 1; computed as in Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
@@ -81,15 +81,15 @@ def attention(
     if dtype in (torch.bfloat16, torch.float16):
         q, k, v = q.float(), k.float(), v.float()
     spec, tensors, additive = _flatten(mask)
+    weights = None
     if additive is None and not return_weights:
         out, lse = autograd.attention(q, k, v, tensors, spec, start, scale)
-        weights = None
     else:
-        out, lse, weights = _REFERENCE_FORWARD(q, k, v, additive, return_weights, tensors, spec, start, scale)
+        out, lse, weights = autograd.reference_attention(q, k, v, additive, return_weights, tensors, spec, start, scale)
     results = [out if out.dtype == dtype else out.to(dtype)]
     if return_lse:
         results.append(lse)
-    if return_weights:
+    if weights is not None and return_weights:
         results.append(weights.to(dtype))
     return results[0] if len(results) == 1 else tuple(results)
 
