@@ -23,8 +23,8 @@ def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernels take this problem: float32, no empty dimension, head sizes up to 512."""
     if q.dtype not in (torch.float32, torch.float64):
         raise TypeError(checks.message("q", "dtype float32 or float64 for the operator", str(q.dtype)))
-    wide = max(q.shape[3], v.shape[3]) > MAX_HEAD_DIM
-    return q.dtype == torch.float32 and not wide and bool(q.numel() and k.numel() and v.numel())
+    narrow = q.shape[3] <= MAX_HEAD_DIM and v.shape[3] <= MAX_HEAD_DIM
+    return q.dtype == torch.float32 and narrow and 0 not in q.shape and 0 not in v.shape
 
 
 def default_scale(q: Tensor, scale: float | None) -> float:

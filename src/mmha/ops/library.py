@@ -37,9 +37,7 @@ for _name, _schema in _SCHEMAS.items():
 
 
 def _no_vmap(*_: Any) -> Any:
-    raise RuntimeError(
-        "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
-    )
+    raise RuntimeError(autograd.NO_VMAP)
 
 
 for _name in _SCHEMAS:
