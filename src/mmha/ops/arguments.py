@@ -110,7 +110,7 @@ def _check_storage(name: str, x: Tensor) -> None:
         raise TypeError(checks.message(name, "a dense (strided) tensor", kind))
     if x.is_quantized:
         raise TypeError(checks.message(name, "a tensor that is not quantized", _name(x.dtype)))
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         raise NotImplementedError(checks.message(name, "a tensor on the device cpu", f"device {x.device}"))
 
 
