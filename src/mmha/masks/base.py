@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -189,13 +191,15 @@ class _Joined(Mask):
 
     def __init__(self, *masks: Mask) -> None:
         flat: tuple[Mask, ...] = ()
+        shared = False
         for mask in masks:
             if not isinstance(mask, Mask):
                 raise checks.type_error("masks", "masks only", mask)
-            flat += mask.masks if isinstance(mask, _Joined) and type(mask) is type(self) else (mask,)
+            flat += mask.masks if type(mask) is type(self) else (mask,)
+            shared = shared or mask._shared
         if len(flat) < 2:
             raise checks.value_error("masks", f"two or more masks for {type(self).__name__}", str(len(flat)))
-        self._set(masks=flat, _shared=any(mask._shared for mask in flat))
+        self._set(masks=flat, _shared=shared)
 
     def _args(self) -> tuple[Any, ...]:
         return self.masks
@@ -220,10 +224,7 @@ class And(_Joined):
         return " & ".join([f"({m._text(tensors)})" if isinstance(m, Or) else m._text(tensors) for m in self.masks])
 
     def _holds(self, at: Coordinates) -> Tensor:
-        result = self.masks[0]._holds(at)
-        for mask in self.masks[1:]:
-            result = result & mask._holds(at)
-        return result
+        return functools.reduce(operator.and_, (mask._holds(at) for mask in self.masks))
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         result: Rows | None = None
@@ -248,16 +249,10 @@ class Or(_Joined):
         return " | ".join([m._text(tensors) for m in self.masks])
 
     def _holds(self, at: Coordinates) -> Tensor:
-        result = self.masks[0]._holds(at)
-        for mask in self.masks[1:]:
-            result = result | mask._holds(at)
-        return result
+        return functools.reduce(operator.or_, (mask._holds(at) for mask in self.masks))
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
-        result = self.masks[0]._lower(grid, within)
-        for mask in self.masks[1:]:
-            result = either(result, mask._lower(grid, within))
-        return result
+        return functools.reduce(either, (mask._lower(grid, within) for mask in self.masks))
 
 
 class Not(Mask):

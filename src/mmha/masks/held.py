@@ -69,8 +69,9 @@ def fit_lengths(argument: str, value: int | Tensor, batch: int) -> None:
     if isinstance(value, int):
         return
     checks.shape_is(argument, value, (batch,), "(B,)")
-    if batch and int(value.min()) < 0:
-        raise checks.value_error(argument, "integers >= 0", str(int(value.min())))
+    least = numpy(value).min(initial=0)
+    if least < 0:
+        raise checks.value_error(argument, "integers >= 0", str(least))
 
 
 def per_row(value: int | Tensor) -> int | npt.NDArray[np.int64]:
@@ -92,6 +93,8 @@ def _frozen(value: Tensor, dtype: torch.dtype) -> Tensor:
     value = value.detach()
     if torch.compiler.is_compiling():
         return value.to("cpu", dtype)
+    if not torch.is_inference_mode_enabled():
+        return value.to("cpu", dtype, copy=True).contiguous()
     with torch.inference_mode(False):  # a copy made for inference has no version by which a cache could know it
         return value.to("cpu", dtype, copy=True).contiguous()
 
