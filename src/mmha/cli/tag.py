@@ -80,7 +80,7 @@ def _content(words: Sequence[str], is_text: bool) -> tuple[str, str]:
                 'text: expected a sentence, a file or standard input, got none: try mmha tag "I saw a saw"'
             )
         content, name = text.decode(sys.stdin.buffer.read(), "standard input"), "standard input"
-    elif not is_text and len(words) == 1 and _is_file(given):
+    elif not is_text and len(words) == 1 and given.strip() and _is_file(given):
         content, name = text.read(Path(given)), given
     else:
         content, name = given, "text"

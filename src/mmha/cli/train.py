@@ -54,6 +54,7 @@ def tagger(
     from mmha.cli.printing import print_json
 
     checks.one_of("size", size, ("base", "small"))
+    checks.number("rate", rate, 0.0)
     _check_out(out, resume)
     parts = _parts(train, dev, test)
     if threads:
@@ -63,7 +64,7 @@ def tagger(
     from mmha.train.loop import Settings
 
     model = _new(size, parts[0], seed)
-    settings = Settings(epochs=epochs, rate=checks.number("rate", rate, 0.0), seed=seed)
+    settings = Settings(epochs=epochs, rate=rate, seed=seed)
     about = {
         "data": str(train or "brown"),
         "size": size,

@@ -66,12 +66,15 @@ def sentences(text: str) -> Iterator[tuple[str, ...]]:
                 yield tuple(words)
             words, ended = [], False
         for chunk in line.split():
-            for word in tokens(chunk):
-                if ended and not all(c in _CLOSE + _STOP for c in word):
-                    yield tuple(words)
-                    words, ended = [], False
-                words.append(word)
-                ended = ended or (word[0] in _STOP and word != "...")
+            if ended:
+                yield tuple(words)
+                words, ended = [], False
+            found = tokens(chunk)
+            words += found
+            # Only marks may follow the stop: `(Why?)` ends a sentence, `Yahoo!'s` and `yes!--no` do not.
+            ends = reversed([word for word in found if not all(c in _CLOSE for c in word)])
+            last = next(ends, "")
+            ended = bool(last) and last != "..." and all(c in _STOP for c in last)
     if words:
         yield tuple(words)
 

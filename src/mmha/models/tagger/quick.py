@@ -84,7 +84,7 @@ _TABLES = ("word.weight", "piece.weight")
 
 
 def _plan(taps: Sequence[int], heads: int, length: int) -> _kernels.Plan:
-    """The spans of `model.sight` for one sentence: a neighbour through the first heads, all words through the others."""
+    """The spans of `model.sight` for one sentence: a neighbour in the first heads, all words in the others."""
     at = np.arange(length)
     start = np.zeros((heads, length), dtype=np.int32)
     stop = np.full((heads, length), length, dtype=np.int32)
