@@ -167,3 +167,16 @@ def test_a_mask_keeps_its_own_copy() -> None:
     lengths += 5
     assert mask == KeyPadding([1, 2, 3])
     assert mask.plan(B, H, TQ, TK).visible == before == H * TQ * 6
+
+
+def test_queries_of_a_document_without_keys_see_nothing() -> None:
+    mask = Documents([0, 2, 1, 5, 0])
+    plan = mask.plan(1, 1, 5, 2, 0)
+    assert [plan.row(i) for i in range(5)] == [[(0, 1)], [(1, 2)], [], [], [(0, 1)]]
+    assert plan.visible == int(mask.dense(1, 1, 5, 2, 0).sum())
+
+
+def test_neighbouring_global_positions_are_one_span() -> None:
+    plan = Global([5, 2, 3, 2, 9]).plan(1, 1, 7, 7)
+    assert plan.row(0) == [(2, 4), (5, 6)]
+    assert plan.row(3) == [(0, 7)]

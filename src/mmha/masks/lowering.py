@@ -42,21 +42,24 @@ def from_blocks(
     parts: list[Rows] = []
     words, runs = -(-k_len // 64), 0
     for block in _blocks(dims, k_len, within):
-        seen = np.ascontiguousarray(evaluate(block)).reshape(-1, block.keys.stop - block.keys.start)
+        count, width = math.prod(block.shape[:3]), block.shape[3]
+        if width == 0:  # nothing within reach of these rows: `evaluate` is not asked
+            parts.append(Rows((1, 1, count), k_len, np.zeros((count, 2), dtype=np.int32)))
+            continue
+        seen = np.ascontiguousarray(evaluate(block)).reshape(count, width)
         offsets, spans = _kernels.from_bool(seen)
         runs += len(spans)
-        flat = (1, 1, len(seen))
-        if len(spans) + len(seen) <= len(seen) * words:
-            parts.append(Rows(flat, k_len, spans + np.int32(block.keys.start), offsets))
+        if len(spans) + count <= count * words:
+            parts.append(Rows((1, 1, count), k_len, spans + np.int32(block.keys.start), offsets))
             continue
-        if seen.shape[1] < k_len:
-            whole = np.zeros((len(seen), k_len), dtype=np.bool_)
+        if width < k_len:
+            whole = np.zeros((count, k_len), dtype=np.bool_)
             whole[:, block.keys] = seen
             seen = whole
-        parts.append(Rows(flat, k_len, bits=_kernels.pack_bits(seen)))
-        check_room(8 * words * dims[0] * dims[1] * dims[2])
-    count = sum(part.count for part in parts)
-    if runs + count <= count * words:
+        parts.append(Rows((1, 1, count), k_len, bits=_kernels.pack_bits(seen)))
+        check_room(8 * words * math.prod(dims))
+    rows = math.prod(dims)
+    if runs + rows <= rows * words:
         pairs = [part.general() for part in parts]
         parts = [Rows((1, 1, len(offsets) - 1), k_len, spans, offsets) for offsets, spans in pairs]
     return Rows.join(parts, dims, k_len)
