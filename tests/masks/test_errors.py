@@ -44,6 +44,7 @@ CONSTRUCTING: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Chunked(2**61), ValueError, "`size`: expected an integer within 2**60, got 2305843009213693952"),
     (lambda: Window(2**61), ValueError, "`left`: expected an integer within 2**60, got 2305843009213693952"),
     (lambda: Prefix(-2), ValueError, "`length`: expected an integer >= 0, got -2"),
+    (lambda: Prefix(2**61), ValueError, "`length`: expected an integer within 2**60, got 2305843009213693952"),
     (lambda: Prefix([3, -2]), ValueError, "`length`: expected integers >= 0, got -2"),
     (lambda: Prefix(2.0), TypeError, "`length`: expected an int or integers of shape (B,), got 2.0"),
     (

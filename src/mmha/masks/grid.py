@@ -15,7 +15,7 @@ from mmha import checks
 Int64s = npt.NDArray[np.int64]
 MAX_KEYS = 2**31 - 1  # spans are int32
 FARTHEST = 2**60  # positions and reaches up to here add up without overflow
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _starts(q_start: Any, batch: int, default: int) -> tuple[int, ...]:
         if checks.is_tensor(q_start) or not hasattr(q_start, "__index__"):
             raise checks.type_error("q_start", f"None, an int or an int tensor of shape ({batch},)", q_start)
         return (reach("q_start", q_start, -FARTHEST),)
-    if q_start.dtype not in _INTEGERS:
+    if q_start.dtype not in INTEGERS:
         raise checks.type_error("q_start", f"None, an int or an int tensor of shape ({batch},)", q_start)
     if q_start.dim() == 0:
         return (reach("q_start", int(q_start), -FARTHEST),)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mmha import checks
+from mmha.masks.grid import INTEGERS, reach
 
 INLINE = 32  # a tensor with at most this many elements is written out in a repr
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def bools(argument: str, value: Any, expected: str) -> Tensor:
 def lengths(argument: str, value: Any) -> int | Tensor:
     """One count >= 0 for all rows of the batch, or an int64 tensor (B,) of them."""
     if isinstance(value, (int, np.integer)):
-        return checks.integer(argument, value, 0)
+        return reach(argument, value, 0)
     made = integers(argument, value, "an int or integers of shape (B,)")
     if made.dim() != 1:
         raise checks.value_error(argument, "an int or integers of shape (B,)", f"shape {checks.shape_text(made.shape)}")
