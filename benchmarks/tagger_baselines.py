@@ -82,6 +82,13 @@ def shipped(train: list[Sentence]) -> Callable[[list[Sentence]], list[list[str]]
     return lambda sentences: model.tag([s.words for s in sentences])
 
 
+def shipped_seconds() -> float:
+    """How long the tagger that ships was trained, by its own account (`--threads 1`, on a machine with other work)."""
+    from mmha.models.tagger import SHIPPED
+
+    return float(json.loads(SHIPPED.read_text("utf-8"))["about"]["seconds"])
+
+
 TAGGERS = {"mmha": shipped, "perceptron": perceptron, "crf": crf}
 
 
@@ -107,7 +114,7 @@ def main() -> None:
     for name in [args.only] if args.only else TAGGERS:
         start = time.perf_counter()
         tag = TAGGERS[name](train)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start if name != "mmha" else shipped_seconds()
         on_dev, on_test = score(tag, dev), score(tag, test)
         results[name] = {"dev": on_dev.value, "test": on_test.value, "seconds": round(seconds)}
         print(f"{name:<12} {on_dev.value:>8.2%} {on_test.value:>8.2%} {seconds:>8.0f} s", flush=True)
