@@ -172,6 +172,7 @@ def test_structure_is_compared() -> None:
     assert Window(4) == Window(4, 0) != Window(4, 1)
     assert Causal() & Window(4) != Window(4) & Causal()
     assert (Causal() & Window(4)) & Full() == Causal() & (Window(4) & Full())
+    assert KeyPadding([3, 5]) != KeyPadding([3, 6])
     assert KeyPadding([3]) != KeyPadding.left([3])
     assert KeyPadding([3]) != KeyPadding(3)
     assert Keys([1, 0]) != Keys([[1, 0]])
