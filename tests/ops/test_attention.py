@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import mmha
 from mask_zoo import HK, TK, TQ, ZOO, B, H, zoo_mask
-from mmha import reference
+from mmha import masks, reference
 from mmha.masks import Causal, Full, Mask, Window
 from mmha.reference import Gradients, Rule
 from tolerances import assert_near
@@ -86,6 +87,31 @@ def test_every_size(shape: tuple[int, ...], mask: Mask, isa: str) -> None:
     q, k, v = tensors(shape)
     # Window(19, 5) may hide every key but one from every row: then dq and dk cancel to almost nothing.
     compare(q, k, v, mask, Rule(mask.dense(b, h, tq, tk)))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_problems(seed: int, isa: str) -> None:
+    """Sizes, layouts, groups, mask shapes, densities and scales drawn at random."""
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    hk, group, b = draw.choice([1, 2, 3]), draw.choice([1, 2, 5]), draw.choice([1, 2, 3])
+    tq, tk = draw.choice([1, 5, 31, 32, 33, 67, 131]), draw.choice([2, 7, 64, 129, 255, 257, 521])
+    d, dv = draw.choice([1, 3, 8, 17, 64, 80, 128, 256]), draw.choice([1, 5, 8, 64, 100, 256])
+    h = hk * group
+    shape = (draw.choice([1, b]), draw.choice([1, h]), draw.choice([1, tq]), tk)
+    visible = torch.rand(shape, generator=generator) < draw.choice([0.02, 0.3, 0.7, 0.98, 1.0])
+    q, k, v = tensors((b, h, hk, tq, tk, d, dv), seed=seed)
+    q = q.transpose(1, 2).contiguous().transpose(1, 2)
+    scale = draw.choice([d**-0.5, -(d**-0.5), 0.25 * d**-0.5, 0.0])
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    mask = masks.from_dense(visible.expand(*shape[:2], tq, tk)) if seed % 2 else visible
+    results = mmha.attention(*leaves, mask, scale=scale, return_lse=True)
+    rule = Rule(visible, scale=scale)
+    grads = [torch.randn(x.shape) for x in results]
+    got = (*results, *torch.autograd.grad(results, leaves, grads))
+    exact = (*reference.attention(q, k, v, rule)[:2], *reference.gradients(q, k, v, Gradients(*grads), rule)[:3])
+    for have, want in zip(got, exact, strict=True):
+        # Where a row sees one key, its score has no gradient but that of lse: the terms that cancel are larger than 1.
+        assert_near(have, want, torch.float32, factor=3.0, scale=torch.cat([want.flatten(), torch.tensor([3.0])]))
 
 
 @pytest.mark.parametrize("q_start", [None, 0, -3, 4, 100, [2, -1], [5, 5]], ids=str)

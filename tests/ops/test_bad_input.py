@@ -99,6 +99,10 @@ TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"mask": zeros(TQ, TK + 1, dtype=torch.bool)}, ValueError,
         "`mask`: expected a shape that broadcasts to (B, H, Tq, Tk) = (2, 6, 5, 7), got (5, 8)",
     ),
+    "a bool mask of fewer rows": (
+        {"mask": zeros(B, 1, 3, TK, dtype=torch.bool)}, ValueError,
+        "`mask`: expected a shape that broadcasts to (B, H, Tq, Tk) = (2, 6, 5, 7), got (2, 1, 3, 7)",
+    ),
     "a float mask of other sizes": (
         {"mask": zeros(3, 1, TQ, TK)}, ValueError,
         "`mask`: expected a shape that broadcasts to (B, H, Tq, Tk) = (2, 6, 5, 7), got (3, 1, 5, 7)",

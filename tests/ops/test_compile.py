@@ -196,6 +196,21 @@ def test_the_profiler_sees_the_operator() -> None:
     assert any("mmha::attention_forward" in event.key for event in profile.key_averages())
 
 
+def test_a_dispatch_mode_sees_the_operators() -> None:
+    class Log(torch.utils._python_dispatch.TorchDispatchMode):
+        seen: tuple[str, ...] = ()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.seen += (str(func),)
+            return func(*args, **(kwargs or {}))
+
+    q, k, v = inputs()
+    with Log() as log:
+        torch.autograd.grad(mmha.attention(q, k, v, Causal()).sum(), q)
+    assert "mmha.attention_forward.default" in log.seen
+    assert "mmha.attention_backward.default" in log.seen
+
+
 def test_a_fake_tensor_has_the_right_sizes() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 

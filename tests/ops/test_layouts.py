@@ -34,7 +34,7 @@ def test_any_layout_gives_the_same_result(layout: str, dtype: torch.dtype) -> No
         "expanded": lambda x: x[:1, :, :1].expand(x.shape),
         "sliced": lambda x: torch.cat([x, x, x], -1)[..., x.shape[3] : 2 * x.shape[3]],
         "reversed strides": lambda x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-        "negative bit": lambda x: torch.complex(x, -x).conj().imag,
+        "negative bit": lambda x: torch._neg_view(x.clone()),
         "offset": lambda x: torch.cat([x.new_zeros(3), x.flatten()])[3:].view(x.shape),
         "width stride": lambda x: x.repeat_interleave(2, -1)[..., ::2],
     }[layout]
@@ -53,11 +53,11 @@ def test_any_layout_gives_the_same_result(layout: str, dtype: torch.dtype) -> No
 
 def test_a_negative_bit_reaches_no_kernel() -> None:
     q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
-    negative = torch.complex(q, q).conj().imag
-    assert negative.is_neg()
-    assert torch.equal(mmha.attention(negative, k, v), mmha.attention(-q, k, v))
+    for negative in (torch.complex(q, q).conj().imag, torch._neg_view(q)):
+        assert negative.is_neg()
+        assert torch.equal(mmha.attention(negative, k, v), mmha.attention(-q, k, v))
     out = mmha.attention(q.requires_grad_(), k, v)
-    (got,) = torch.autograd.grad(out, q, torch.complex(out, out).detach().conj().imag)
+    (got,) = torch.autograd.grad(out, q, torch._neg_view(out.detach()))
     (want,) = torch.autograd.grad(mmha.attention(q, k, v), q, -out.detach())
     assert torch.equal(got, want)
 
@@ -107,3 +107,11 @@ def test_only_some_inputs_need_a_gradient() -> None:
             mmha.attention(q, k, v, KeyPadding([3, 7]) & Dense(torch.ones(TQ, TK, dtype=torch.bool))),
             mmha.attention(q, k, v, KeyPadding([3, 7])),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_zero_tensor_has_no_memory_and_is_zero(dtype: torch.dtype) -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), dtype)
+    zero = torch._efficientzerotensor(q.shape, dtype=dtype)
+    assert zero._is_zerotensor()
+    assert torch.equal(mmha.attention(zero, k, v), mmha.attention(torch.zeros_like(q), k, v))
