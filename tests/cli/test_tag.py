@@ -148,7 +148,7 @@ def test_a_folder_or_empty_input_is_one_line(tmp_path: Path, capsys: pytest.Capt
 def test_untagged_conllu_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.conllu"
     path.write_text(block_of(WORDS).tagged("____"))
-    assert "expected CoNLL-U with a universal tag for every word" in failing(capsys, str(path), "--score")
+    assert "expected CoNLL-U with a tag for every word" in failing(capsys, str(path), "--score")
 
 
 @pytest.mark.parametrize("option", ["--format", "--input"])

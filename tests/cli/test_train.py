@@ -60,6 +60,15 @@ def test_a_trained_tagger_tags(treebank: Path, tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == "100.00 % (268 of 268)\n"
 
 
+def test_a_tag_set_of_ones_own_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "own.conllu"
+    path.write_text("".join(block_of(WORDS).tagged(("CONJ", "PRT", "ONOM", "_X")) for _ in range(19)))
+    assert app.run(command(path, tmp_path / "out", epochs=20)) == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == 1.0
+    assert app.run(["tag", "the dog runs .", "--model", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == "the/CONJ  dog/PRT  runs/ONOM  ./_X\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,7 +78,7 @@ def test_a_trained_tagger_tags(treebank: Path, tmp_path: Path, capsys: pytest.Ca
         (["--train", "x.conllu"], "--dev: expected a CoNLL-U file to choose the best epoch on, got none"),
         (["--train", "{missing}", "--dev", "{missing}"], "{missing}: No such file or directory"),
         (["--train", "{plain}", "--dev", "{plain}"], "{plain}, line 1: expected 10 columns with a tab"),
-        (["--train", "{untagged}", "--dev", "{untagged}"], "{untagged}: expected sentences with a universal tag"),
+        (["--train", "{untagged}", "--dev", "{untagged}"], "{untagged}: expected sentences with a tag for every word"),
         (["--rate", "nan"], "`rate`: expected a finite number >= 0.0, got nan"),
     ],
 )  # fmt: skip

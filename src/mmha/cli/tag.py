@@ -187,7 +187,7 @@ def _print_score(tagger: Tagger | QuickTagger, blocks: Sequence[Block], as_json:
 
     gold = [block.sentence().tags for block in blocks]
     if None in gold:
-        raise ValueError("--score: expected CoNLL-U with a universal tag for every word, got words without one")
+        raise ValueError("--score: expected CoNLL-U with a tag for every word, got words without one")
     result = tag_accuracy([tags or () for tags in gold], [tags for _, tags in _tagged(tagger, blocks)])
     if as_json:
         print_json({"correct": result.correct, "total": result.total, "accuracy": result.value})

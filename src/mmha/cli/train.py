@@ -106,7 +106,7 @@ def _parts(train: Path | None, dev: Path | None, test: Path | None) -> list[list
         lines = text.read(path).splitlines() if path else []
         parts.append([block.sentence() for block in conllu.parse(lines, str(path))])
         if path and not (parts[-1] and all(s.tags for s in parts[-1])):
-            raise ValueError(f"{path}: expected sentences with a universal tag for every word, got others or none")
+            raise ValueError(f"{path}: expected sentences with a tag for every word (column 4), got words without")
     return parts
 
 
@@ -116,7 +116,10 @@ def _new(size: str, train: list[Sentence], seed: int) -> Tagger:
     from mmha.data.sentence import UPOS
     from mmha.models import tagger as model
 
-    lexicon = model.Lexicon.count([s.words for s in train], UPOS)
+    found = sorted({tag for s in train for tag in s.tags or ()})
+    # All universal tags, even unseen ones, so that taggers of different treebanks compare; other sets as they are.
+    tags = UPOS if set(found) <= set(UPOS) else found
+    lexicon = model.Lexicon.count([s.words for s in train], tags)
     torch.manual_seed(seed)
     return model.Tagger(model.BUILDERS[size](lexicon), lexicon)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mmha.data.sentence import UPOS, Sentence
+from mmha.data.sentence import Sentence
 
 COLUMNS = 10
 _ID = re.compile(r"([1-9]\d*)(-[1-9]\d*|\.[1-9]\d*)?|0\.[1-9]\d*")
@@ -33,9 +33,9 @@ class Block:
         return tuple(self.lines[i].split("\t")[3] for i in self.at)
 
     def sentence(self) -> Sentence:
-        """Words, and tags when every word has a universal one."""
+        """Words, and tags when every word has one."""
         tags = self.tags
-        return Sentence(self.words, tags if all(tag in UPOS for tag in tags) else None)
+        return Sentence(self.words, None if "_" in tags else tags)
 
     def tagged(self, tags: Sequence[str]) -> str:
         """The block with these tags, as text with the blank line that ends it."""

@@ -13,7 +13,7 @@ UPOS = (
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words in order and, where they are known, one universal tag for each.
+    """Words in order and, where they are known, one tag for each.
 
     >>> Sentence(("I", "saw"), ("PRON", "VERB")).words
     ('I', 'saw')
