@@ -196,6 +196,12 @@ def test_the_profiler_sees_the_operator() -> None:
     assert any("mmha::attention_forward" in event.key for event in profile.key_averages())
 
 
+def test_jit_trace_records_the_operator() -> None:
+    x, other = inputs(grad=False), tuple(t.cos() for t in inputs(grad=False))
+    traced = torch.jit.trace(COMPILED["mask outside"], x, check_trace=False)
+    assert torch.equal(traced(*other), COMPILED["mask outside"](*other))
+
+
 def test_a_dispatch_mode_sees_the_operators() -> None:
     class Log(torch.utils._python_dispatch.TorchDispatchMode):
         seen: tuple[str, ...] = ()

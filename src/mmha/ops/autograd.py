@@ -33,13 +33,14 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
 
 
 def is_direct(*tensors: Tensor) -> bool:
-    """Whether these are ordinary tensors and no compiler, mode, transform or profiler wants to see the operator."""
+    """Whether these are ordinary tensors and no compiler, tracer, mode, transform or profiler watches."""
     return (
         not torch.compiler.is_compiling()
         and all(type(x) in _ORDINARY for x in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
         and not torch.autograd.profiler._is_profiler_enabled
+        and not torch._C._is_tracing()
     )
 
 
