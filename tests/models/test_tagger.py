@@ -73,6 +73,15 @@ def test_the_quick_twin_needs_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
+def test_loading_draws_no_random_numbers_and_imports_no_compiler() -> None:
+    code = (
+        "import sys, torch; from mmha.models.tagger import load; torch.manual_seed(3); load(); "
+        "a = torch.rand(2); torch.manual_seed(3); print(torch.equal(a, torch.rand(2)), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_any_length_is_tagged() -> None:
     model = make()
     long = ["saw"] * (2 * LONGEST + 3)

@@ -137,7 +137,8 @@ def load(path: Path = SHIPPED) -> Tagger:
     """
     document, data = checkpoint.read(path)
     config, lexicon = read_document(document, path)
-    with torch.device("meta"):
+    # Not on the meta device: filling tensors there imports torch's compiler, which takes longer than everything else.
+    with torch.random.fork_rng(devices=[]):
         model = Tagger(config, lexicon)
     tensors = checkpoint.tensors(data, path)
     try:
