@@ -12,7 +12,7 @@ namespace mmha {
 namespace {
 
 // Waking the pool costs microseconds: below this many multiply-adds one thread is faster.
-constexpr int64_t kWorthThreads = 1 << 17;
+constexpr int64_t kWorthThreads = 1 << 19;
 
 int64_t mask_group(const Plan& plan, int64_t b, int64_t h) {
   const RowGrid g = plan.grid();
