@@ -13,7 +13,7 @@ import torch
 
 from mmha.data.sentence import UPOS
 from mmha.models.tagger import SHIPPED, Lexicon, Tagger, load, save, small
-from mmha.models.tagger.config import LONGEST, Config
+from mmha.models.tagger.config import LONGEST, TABLES, Config
 from mmha.models.tagger.model import only, sight
 from mmha.models.tagger.quick import QuickTagger
 
@@ -108,13 +108,17 @@ def test_a_word_is_known_by_sight_or_by_its_letters() -> None:
     assert pieces[2].tolist() == [0] * 10
 
 
-def test_a_saved_tagger_comes_back_in_half_precision(tmp_path: Path) -> None:
+def test_a_saved_tagger_comes_back_rounded(tmp_path: Path) -> None:
     model = make()
     save(model, tmp_path / "tagger.json", {"data": "none"}, "tagger.safetensors")
     again = load(tmp_path / "tagger.json")
     assert (again.config, again.lexicon.words) == (model.config, model.lexicon.words)
     for name, value in model.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value.half().float()), name
+        if name in TABLES:  # 8 bits: within half a step of 1/127 of the row's largest, and the scale's own rounding
+            step = value.abs().amax(1, keepdim=True) / 127
+            assert ((again.state_dict()[name] - value).abs() <= 0.6 * step + 1e-7).all(), name
+        else:
+            assert torch.equal(again.state_dict()[name], value.half().float()), name
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tagger.json", "tagger.safetensors"]
 
 

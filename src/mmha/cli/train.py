@@ -153,7 +153,7 @@ def _train(
         "dev_accuracy": run.progress.best,
         "seconds": round(run.progress.seconds),
     }
-    # What is tested is what is shipped: the weights as written, rounded to half precision.
+    # What is tested is what is shipped: the weights as written, rounded to 8 and 16 bits.
     models.save(model, out / "tagger.json", result, "tagger.safetensors")
     if test:
         result["test_accuracy"] = tagging.accuracy(models.load(out / "tagger.json"), test).value

@@ -39,6 +39,15 @@ def base(lexicon: Lexicon) -> Config:
     return Config(*lexicon.sizes, 96, 192, 8, 512, 2, (-1, 1, -2, 2), dropout=0.15, word_dropout=0.1)
 
 
+#: Most of the weights: stored in 8 bits, each row with a scale of its own under the name below.
+TABLES = ("word.weight", "piece.weight")
+
+
+def scale_name(table: str) -> str:
+    """Where the scales of a table's rows are stored."""
+    return f"{table}.scale"
+
+
 BUILDERS = {"small": small, "base": base}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmha import _kernels, checkpoint
-from mmha.models.tagger.config import LONGEST, SHIPPED, read_document
+from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, read_document, scale_name
 from mmha.models.tagger.lexicon import parts_of
 
 Array = NDArray[np.float32]
@@ -33,8 +33,8 @@ class QuickTagger:
         document, data = checkpoint.read(path)
         self.config, self.lexicon = read_document(document, path)
         try:
-            # The two tables stay in half precision: few of their rows are ever read.
-            self.weights = {k: v if k in _TABLES else v.astype(np.float32) for k, v in unpack(data).items()}
+            # The two tables stay in 8 bits: few of their rows are ever read.
+            self.weights = {k: v if k in TABLES else v.astype(np.float32) for k, v in unpack(data).items()}
         except SafetensorError as error:
             raise ValueError(f"{path}: expected safetensors, got a damaged file ({error})") from None
 
@@ -58,10 +58,14 @@ class QuickTagger:
 
     def _embed(self, words: Sequence[str]) -> Array:
         numbers, pieces, _ = self.lexicon.encode([words])
-        known = self.weights["word.weight"][numbers].astype(np.float32)
-        letters = self.weights["piece.weight"][pieces].astype(np.float32) * (pieces != 0)[..., None]
+        known = self._rows("word.weight", numbers)
+        letters = self._rows("piece.weight", pieces) * (pieces != 0)[..., None]
         x = self._linear("mix", np.concatenate((known, letters.sum(1)), axis=-1, dtype=np.float32))
         return x + self.weights["position_scale"] * _sinusoidal(len(words), self.config.width)
+
+    def _rows(self, table: str, numbers: NDArray[np.int64]) -> Array:
+        rows: Array = self.weights[table][numbers] * self.weights[scale_name(table)][numbers]
+        return rows
 
     def _heads(self, n: int, x: Array) -> Array:
         """q, k and v of layer n, (3, H, T, D)."""
@@ -78,9 +82,6 @@ class QuickTagger:
         spread = np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(1e-5))
         out: Array = centred / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
         return out
-
-
-_TABLES = ("word.weight", "piece.weight")
 
 
 def _plan(taps: Sequence[int], heads: int, length: int) -> _kernels.Plan:
