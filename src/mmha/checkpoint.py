@@ -20,7 +20,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Write the file whole or not at all. Raises: OSError when the folder cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
@@ -43,9 +44,9 @@ def save(path: Path, state: dict[str, Tensor], document: dict[str, Any], name: s
     data = pack({k: v.contiguous() for k, v in state.items()})
     digest = _digest(data)
     name = name or f"{path.stem}-{digest[:12]}.safetensors"
-    _write(path.parent / name, data)
+    write(path.parent / name, data)
     text = json.dumps({"tensors": name, "sha256": digest, **document}, indent=1, ensure_ascii=False)
-    _write(path, text.encode())
+    write(path, text.encode())
     for old in path.parent.glob(f"{path.stem}-{'?' * 12}.safetensors"):
         if old.name != name:
             old.unlink()

@@ -50,7 +50,7 @@ def test_select_keeps_the_order_and_needs_every_word() -> None:
 
 
 def test_select_says_what_can_be_asked_for() -> None:
-    line = r"`filter`: expected words out of: forward backward dense .*got 'widnow 4096'; did you mean 'window'\?"
+    line = r"`filter`: expected words out of: forward backward dense .*got 'widnow'; did you mean 'window'\?"
     with pytest.raises(ValueError, match=line):
         cases.select("widnow 4096")
 

@@ -47,6 +47,8 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--quick", "--filter", "8192"], "got '8192'"),
         (["--json", "no-such-folder/a.json"], "no-such-folder: no such folder, for --json a.json"),
         (["--plot", "no-such-folder/a.png"], "no-such-folder: no such folder, for --plot a.png"),
+        (["--json", "."], ".: expected a file for --json, got a folder"),
+        (["--filter", "forward 8192 causal"], "`filter`: expected words that stand together in a row of mmha bench"),
         (["--plot", "a.xyz"], "`--plot`: expected a file ending in "),
         (["--threads", "-1"], "--threads"),
     ],

@@ -150,8 +150,10 @@ def test_out_draws_a_file(ending: str, magic: bytes, tmp_path: Path, capsys: pyt
         (("causal", "--size", "four"), "--size"),
         (("causal", "--words", "a b", "--size", "3"), "`words`: expected 3 words, one for each row and column, got 2"),
         (("per_head(causal, full)", "--heads", "3"), "3"),
-        (("causal", "--out", "no-such-folder/mask.png"), "no-such-folder/mask.png: No such file or directory"),
-        (("causal", "--out", "mask.xyz"), "xyz"),
+        (("causal", "--out", "no-such-folder/mask.png"), "no-such-folder: no such folder, for --out mask.png"),
+        (("causal", "--out", "mask.xyz"), "`--out`: expected a file ending in "),
+        (("causal", "--out", "mask"), "`--out`: expected a file ending in "),
+        (("causal", "--out", "."), ".: expected a file for --out, got a folder"),
         ((), "EXPRESSION"),
     ],
 )

@@ -151,6 +151,18 @@ def test_untagged_conllu_cannot_be_scored(tmp_path: Path, capsys: pytest.Capture
     assert "expected CoNLL-U with a tag for every word" in failing(capsys, str(path), "--score")
 
 
+def test_two_files_are_not_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("I saw.")
+    line = failing(capsys, str(path), str(path))
+    assert line == f"text: expected a sentence or one file, got 2 words, and {path} is a file"
+
+
+@pytest.mark.parametrize("options", [("--score", "--attention"), ("--json", "--format", "text")])
+def test_options_that_exclude_each_other(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(capsys, "I saw", *options) == f"{options[0]}: expected it without {options[1]}, got both"
+
+
 @pytest.mark.parametrize("option", ["--format", "--input"])
 def test_an_unknown_choice_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(capsys, "I saw", option, "conlu").endswith("got 'conlu'; did you mean 'conllu'?")

@@ -79,7 +79,9 @@ def test_a_tag_set_of_ones_own_is_learned(tmp_path: Path, capsys: pytest.Capture
         (["--train", "{missing}", "--dev", "{missing}"], "{missing}: No such file or directory"),
         (["--train", "{plain}", "--dev", "{plain}"], "{plain}, line 1: expected 10 columns with a tab"),
         (["--train", "{untagged}", "--dev", "{untagged}"], "{untagged}: expected sentences with a tag for every word"),
-        (["--rate", "nan"], "`rate`: expected a finite number >= 0.0, got nan"),
+        (["--rate", "nan"], "`rate`: expected a finite number, got nan"),
+        (["--rate", "0"], "`rate`: expected a learning rate > 0, got 0.0"),
+        (["--train", "{empty}", "--dev", "{empty}"], "{empty}: expected CoNLL-U sentences, got none"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(
@@ -87,13 +89,30 @@ def test_bad_input_is_one_line(
 ) -> None:
     (tmp_path / "plain").write_text("I saw a saw.\n")
     (tmp_path / "untagged").write_text(block_of(WORDS).tagged("____"))
-    names = {name: str(tmp_path / name) for name in ("out", "missing", "plain", "untagged")}
+    (tmp_path / "empty").write_text("")
+    names = {name: str(tmp_path / name) for name in ("out", "missing", "plain", "untagged", "empty")}
     given = [argument.format(**names) for argument in arguments]
     assert app.run(["train", "tagger", "--out", names["out"], *given]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("mmha: " + message.format(**names))
     assert said.err.count("\n") == 1
-    assert not list(tmp_path.glob("out/*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_words_than_a_step_are_one_step(treebank: Path, tmp_path: Path) -> None:
+    arguments = command(treebank, tmp_path / "out", epochs=1)
+    arguments[arguments.index("--tokens") + 1] = "100000"
+    assert app.run(arguments) == 0
+    state = json.loads((tmp_path / "out" / "state.json").read_text())
+    assert state["progress"]["step"] == 1
+
+
+def test_other_words_are_not_gone_on_with(treebank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = command(treebank, tmp_path / "out", epochs=1)
+    assert app.run(arguments) == 0
+    treebank.write_text(treebank.read_text().replace("n1\t", "n99\t"))
+    assert app.run([*arguments, "--resume"]) == 2
+    assert "expected a run with digest = " in capsys.readouterr().err
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

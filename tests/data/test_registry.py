@@ -99,7 +99,7 @@ def test_a_missing_client_says_what_to_install(
 
 def test_a_folder_that_cannot_be_written_is_an_error(entry: registry.Entry, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
-    with pytest.raises(registry.DataError, match=r"^set: "):
+    with pytest.raises(registry.DataError, match=r"^MMHA_DATA: expected a folder that can be written, got .*data"):
         registry.get("set")
 
 

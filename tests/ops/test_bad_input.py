@@ -155,6 +155,14 @@ TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"q_start": torch.tensor([0, -(1 << 62)])}, ValueError,
         "`q_start`: expected an integer within 2**60, got -4611686018427387904",
     ),
+    "q_start past 64 bits": (
+        {"q_start": 1 << 70}, ValueError,
+        "`q_start`: expected an integer within 2**60, got 1180591620717411303424",
+    ),
+    "scale past float32": (
+        {"scale": 1e300}, ValueError, "`scale`: expected a number within ±1e+38, as float32 can hold, got 1e+300",
+    ),
+    "return_lse is text": ({"return_lse": "no"}, TypeError, "`return_lse`: expected True or False, got str 'no'"),
     # not built yet
     "bias": (
         {"bias": zeros(TQ, TK)}, NotImplementedError,

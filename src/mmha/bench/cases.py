@@ -128,7 +128,8 @@ def select(words: str, cases: tuple[Case, ...] = CASES) -> tuple[Case, ...]:
         from mmha.checks import nearest, value_error
 
         known = list(dict.fromkeys(part for column in zip(*names, strict=True) for part in column))
-        unknown = next((word for word in wanted if not any(word in part for part in known)), words)
-        hint = nearest(unknown, known)
-        raise value_error("filter", "words out of: " + " ".join(known), repr(words) + hint)
+        unknown = next((word for word in wanted if not any(word in part for part in known)), None)
+        if unknown is None:
+            raise value_error("filter", "words that stand together in a row of mmha bench", repr(words))
+        raise value_error("filter", "words out of: " + " ".join(known), repr(unknown) + nearest(unknown, known))
     return chosen

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmha import checkpoint
 from mmha.bench.machine import cpu_name
 from mmha.bench.measure import Limits, Row
 
@@ -33,7 +35,9 @@ def draw(limits: Limits, rows: Sequence[Row], path: Path) -> None:
     panels[0, 0].legend(loc="upper right", frameon=False, fontsize=9)
     panels[-1, 0].set_xlabel("times as fast as torch.nn.functional.scaled_dot_product_attention (log scale)")
     figure.suptitle(f"Masked attention, float32, {limits.threads} threads, {cpu_name()}", fontsize=12, color=TEXT)
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
+    checkpoint.write(path, picture.getvalue())
 
 
 def panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmha.cli.files import drawable, writable
 from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
@@ -44,16 +45,16 @@ def bench(
     gets is_causal=True for causal rows and a ready-made dense mask for padding, window and documents.
     """
     chosen = choose(words, quick)
-    for option, path in (("--json", json), ("--plot", plot)):
-        writable(option, path)
-    drawable(plot)
+    writable("--json", json)
+    drawable("--plot", plot)
     limits, rows = run(chosen, threads, min(seconds, 0.5) if quick else seconds)
     if json is not None:
         import json as codec
 
+        from mmha import checkpoint
         from mmha.bench.record import record
 
-        json.write_text(codec.dumps(record(limits, rows), indent=1) + "\n", encoding="utf-8")
+        checkpoint.write(json, (codec.dumps(record(limits, rows), indent=1) + "\n").encode())
         print(f"wrote {json}")
     if plot is not None:
         from mmha.bench.chart import draw
@@ -67,26 +68,6 @@ def choose(words: str, quick: bool) -> tuple[Case, ...]:
     from mmha.bench.cases import CASES, QUICK_LENGTH, select
 
     return select(words, tuple(case for case in CASES if case.length <= QUICK_LENGTH) if quick else CASES)
-
-
-def writable(option: str, path: Path | None) -> None:
-    """Say that the folder is missing before the minute of measuring and not after it."""
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(2, f"no such folder, for {option} {path.name}", str(path.parent))
-
-
-def drawable(path: Path | None) -> None:
-    """Say that there is no matplotlib, or that it does not know the format, before measuring."""
-    if path is None:
-        return
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ImportError('--plot needs matplotlib: pip install "mmha[plot]"') from error
-    from mmha.checks import listed, require
-
-    known = FigureCanvasBase.get_supported_filetypes()
-    require(path.suffix[1:].lower() in known, "--plot", f"a file ending in {listed(sorted(known))}", path.name)
 
 
 def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, list[Row]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmha.cli.files import drawable
 from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def mask(
     """
     from mmha.masks import parse
 
+    drawable("--out", out)
     labels = words.split() if words else None
     problem = Problem(batch, heads, *lengths(size, q_len, k_len, labels), q_start, labels)
     value = parse(expression)
@@ -119,10 +121,11 @@ def show(value: Mask, problem: Problem) -> None:
 
 def draw(value: Mask, problem: Problem, out: Path) -> None:
     """Write the pictures with matplotlib, without a display, side by side."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('--out needs matplotlib: pip install "mmha[plot]"') from error
+    import io
+
+    from matplotlib.figure import Figure
+
+    from mmha import checkpoint
 
     p, items = problem, problem.items[:MOST_PICTURES]
     columns = min(len(items), 4)
@@ -136,7 +139,9 @@ def draw(value: Mask, problem: Problem, out: Path) -> None:
         )  # fmt: skip
         if len(p.items) > 1:
             axes.set_title("batch {}, head {}".format(*item))
-    figure.savefig(out, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=out.suffix[1:].lower(), dpi=150)
+    checkpoint.write(out, picture.getvalue())
 
 
 def facts(value: Mask, plan: Plan) -> dict[str, Any]:

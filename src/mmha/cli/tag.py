@@ -52,6 +52,7 @@ def tag(
 
     checks.one_of("format", format, ("auto", "text", "conllu"))
     checks.one_of("input", input, ("auto", "text", "conllu"))
+    _check_together(score=score, attention=attention, json=json, format=format != "auto")
     content, name = _content(words or [], text)
     blocks = _blocks(content, name, input)
     conllu = input == "conllu" or (input == "auto" and _is_conllu(content, name))
@@ -69,6 +70,13 @@ def tag(
         _print(tagger, blocks, output)
 
 
+def _check_together(**given: bool) -> None:
+    """Options that decide the same thing may not be given together: one of them would be ignored."""
+    for one, other in (("score", "attention"), ("score", "format"), ("json", "format"), ("attention", "format")):
+        if given[one] and given[other]:
+            raise ValueError(f"--{one}: expected it without --{other}, got both")
+
+
 def _content(words: Sequence[str], is_text: bool) -> tuple[str, str]:
     """The text to tag and the name that messages call it by."""
     from mmha.data import text
@@ -83,6 +91,9 @@ def _content(words: Sequence[str], is_text: bool) -> tuple[str, str]:
     elif not is_text and len(words) == 1 and given.strip() and _is_file(given):
         content, name = text.read(Path(given)), given
     else:
+        files = [word for word in words if _PATH_LIKE.fullmatch(word) and Path(word).is_file()]
+        if len(words) > 1 and files and not is_text:
+            raise ValueError(f"text: expected a sentence or one file, got {len(words)} words, and {files[0]} is a file")
         content, name = given, "text"
     if not content.strip():
         raise ValueError(f"{name}: expected words to tag, got {'an empty text' if not content else 'only white space'}")

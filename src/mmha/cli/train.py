@@ -54,9 +54,10 @@ def tagger(
     from mmha.cli.printing import print_json
 
     checks.one_of("size", size, ("base", "small"))
-    checks.number("rate", rate, 0.0)
+    checks.require(checks.number("rate", rate) > 0, "rate", "a learning rate > 0", str(rate))
     _check_out(out, resume)
     parts = _parts(train, dev, test)
+    out.mkdir(parents=True, exist_ok=True)
     if threads:
         import torch
 
@@ -67,6 +68,7 @@ def tagger(
     settings = Settings(epochs=epochs, rate=rate, seed=seed)
     about = {
         "data": str(train or "brown"),
+        "digest": _digest(parts[:2]),
         "size": size,
         "epochs": epochs,
         "rate": rate,
@@ -86,7 +88,6 @@ def _check_out(out: Path, resume: bool) -> None:
         raise ValueError(f"--resume: expected a stopped run in {out}, got none")
     if there and not resume:
         raise ValueError(f"--out: {out} holds a run already: go on with --resume, or choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _parts(train: Path | None, dev: Path | None, test: Path | None) -> list[list[Sentence]]:
@@ -105,9 +106,21 @@ def _parts(train: Path | None, dev: Path | None, test: Path | None) -> list[list
     for path in (train, dev, test):
         lines = text.read(path).splitlines() if path else []
         parts.append([block.sentence() for block in conllu.parse(lines, str(path))])
-        if path and not (parts[-1] and all(s.tags for s in parts[-1])):
+        if path and not parts[-1]:
+            raise ValueError(f"{path}: expected CoNLL-U sentences, got none")
+        if path and not all(s.tags for s in parts[-1]):
             raise ValueError(f"{path}: expected sentences with a tag for every word (column 4), got words without")
     return parts
+
+
+def _digest(parts: list[list[Sentence]]) -> str:
+    """Of what is trained and chosen on: a stopped run goes on with the same words or not at all."""
+    import hashlib
+
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(repr([(s.words, s.tags) for s in part]).encode())
+    return found.hexdigest()[:16]
 
 
 def _new(size: str, train: list[Sentence], seed: int) -> Tagger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def fetch(client: str, package: str, version: str, folder: Path) -> Path:
 def _npm(package: str, version: str) -> list[str]:
     _need("npm", "install Node.js, which brings npm")
     quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000"]
-    return ["npm", "pack", f"{package}@{version}", "--ignore-scripts", "--silent", *quick]
+    return ["npm", "pack", f"{package}@{version}", "--ignore-scripts", "--loglevel=error", *quick]
 
 
 def _pip(package: str, version: str) -> list[str]:
@@ -60,5 +61,8 @@ def _run(client: str, command: Sequence[str], folder: Path) -> None:
         raise ValueError(f"{client} did not finish in {TIMEOUT} s: check the network and try again") from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").split("\n")
-        reason = next((line.strip() for line in reversed(said) if line.strip()), "no reason given")
+        said = [line.strip() for line in said if line.strip() and "complete log of this run" not in line]
+        # npm names the error first and pads it with advice; the others end with it.
+        coded = [line for line in said if re.search(r"\bcode [A-Z][A-Z0-9]+", line)]
+        reason = (coded[:1] or said[-1:] or ["no reason given"])[0]
         raise ValueError(f"{client} could not fetch it ({reason[:160]}): check the network and try again")

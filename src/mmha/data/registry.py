@@ -139,6 +139,9 @@ def get(name: str, report: Report = lambda line: None) -> Path:
         return root() / name
     try:
         root().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"MMHA_DATA: expected a folder that can be written, got {root()} ({error.strerror})") from None
+    try:
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=root()) as scratch:
             report(f"fetching {wanted.package} {wanted.version} with {wanted.client}")
             fetched = Path(scratch, "fetched")

@@ -12,6 +12,10 @@ from mmha import checks
 from mmha.masks import Mask
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+#: The scale is multiplied by log2(e) before it meets a score; float32 ends at 3.4e38.
+MAX_SCALE = 1e38
+#: Row and key numbers are added to positions: this leaves room in 64 bits.
+MAX_START = 1 << 60
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -73,11 +77,20 @@ def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     return mask
 
 
-def check_scale(scale: Any) -> float | None:
-    """The scale: None, or a finite number."""
-    if type(scale) is float and math.isfinite(scale):
-        return scale
-    return None if scale is None else checks.number("scale", scale)
+def check_scale(scale: Any, dtype: torch.dtype) -> float | None:
+    """The scale: None, or a number that is finite where scores are computed (float32, or float64 for float64)."""
+    if scale is None:
+        return None
+    number = scale if type(scale) is float and math.isfinite(scale) else checks.number("scale", scale)
+    if dtype != torch.float64 and abs(number) > MAX_SCALE:
+        raise checks.value_error("scale", f"a number within ±{MAX_SCALE:.0e}, as float32 can hold", str(number))
+    return number
+
+
+def check_flag(name: str, flag: Any) -> None:
+    """Raise unless the flag is True or False: any other value may not mean what it looks like ("no" is true)."""
+    if flag is not True and flag is not False:
+        raise checks.type_error(name, "True or False", flag)
 
 
 def check_start(q_start: Any, batch: int) -> Tensor | None:
@@ -86,6 +99,8 @@ def check_start(q_start: Any, batch: int) -> Tensor | None:
         return None
     if not isinstance(q_start, Tensor):
         start = q_start if type(q_start) in (int, torch.SymInt) else _integer(q_start)
+        if type(start) is int and abs(start) > MAX_START:
+            raise checks.value_error("q_start", "an integer within 2**60", str(start))
         return torch.full((), start, dtype=torch.int64, device="cpu")
     _check_storage("q_start", q_start)
     if q_start.dtype not in INTEGERS:

@@ -73,7 +73,9 @@ def attention(
         q, k, v = (_autocast(x) for x in (q, k, v))
     sizes = arguments.check_tensors(q, k, v)
     mask = arguments.check_mask(mask, sizes)
-    scale = arguments.check_scale(scale)
+    scale = arguments.check_scale(scale, q.dtype)
+    arguments.check_flag("return_lse", return_lse)
+    arguments.check_flag("return_weights", return_weights)
     start = arguments.check_start(q_start, sizes.batch)
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         raise NotImplementedError("mmha.attention: forward-mode derivatives (jvp) are not available")

@@ -33,7 +33,7 @@ class Shuffled:
         self.tags = torch.tensor([number[t] for s in sentences for t in s.tags])
         sizes = torch.tensor(self.lengths)
         self.starts = (sizes.cumsum(0) - sizes).tolist()
-        self.count = int(sizes.sum()) // tokens
+        self.count = max(1, int(sizes.sum()) // tokens)
 
     def __call__(self, epoch: int) -> list[Batch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
