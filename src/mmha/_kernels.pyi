@@ -8,8 +8,17 @@ from numpy.typing import NDArray
 # offsets int64 (rows + 1,), spans int32 (n, 2): row r owns the sorted, disjoint runs spans[offsets[r]:offsets[r + 1]].
 Spans = tuple[NDArray[np.int64], NDArray[np.int32]]
 Dims = tuple[int, int, int]
-# Address, (B, heads, T, width), strides in elements of all but the last dimension, which is contiguous. float32.
-Tensor = tuple[int, tuple[int, int, int, int], Dims]
+Dims4 = tuple[int, int, int, int]
+# 0 float32, 1 bfloat16, 2 float16. All tensors of a call have the one dtype that is given, unless said otherwise.
+DType = int
+# Address, (B, heads, T, width), strides in elements of all but the last dimension, which is contiguous.
+Tensor = tuple[int, Dims4, Dims]
+# Address, dtype, strides in elements of (B, H, Tq, Tk), 0 where broadcast.
+Additive = tuple[int, DType, Dims4]
+# softcap (0 = none); address of the positions of the first queries, int64 (B,), 0 = Tk - Tq; address of the slopes,
+# float32 (H,), 0 = none; the table, float32: address (0 = none), width, stride of a head (0 = shared); additives; address
+# of the sinks, float32 (H,), 0 = none; dropout_p; seed.
+Extras = tuple[float, int, int, tuple[int, int, int], list[Additive], int, float, int]
 
 def isa() -> str: ...
 def compiled() -> list[str]: ...
@@ -48,9 +57,23 @@ class Plan:
     def row(self, r: int) -> list[tuple[int, int]]: ...
     def tiles(self, q_tile: int = 32, k_tile: int = 256) -> NDArray[np.uint8]: ...
 
-def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: int, scale: float, threads: int) -> None: ...
+# lse and delta are addresses of float32 (B, H, Tq).
+def forward(
+    plan: Plan,
+    dtype: DType,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: int,
+    scale: float,
+    extras: Extras | None,
+    threads: int,
+) -> None: ...
+def row_dot(dtype: DType, a: Tensor, b: Tensor, out: int, threads: int) -> None: ...
 def backward(
     plan: Plan,
+    dtype: DType,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -59,8 +82,43 @@ def backward(
     grad_out: Tensor,
     grads: tuple[Tensor, Tensor, Tensor],
     scale: float,
+    extras: Extras | None,
     threads: int,
 ) -> None: ...
-def row_dot(a: Tensor, b: Tensor, out: int, threads: int) -> None: ...
+
+# table_grad float32 (H, width) and slopes_grad float32 (H,), contiguous: addresses, 0 = not wanted.
+def table_gradient(
+    plan: Plan,
+    dtype: DType,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: int,
+    delta: int,
+    grad_out: Tensor,
+    scale: float,
+    extras: Extras,
+    table_grad: int,
+    slopes_grad: int,
+    threads: int,
+) -> None: ...
+
+# index: which of the additives. out: address of float32, contiguous, and its sizes, each 1 or that of (B, H, Tq, Tk).
+def additive_gradient(
+    plan: Plan,
+    dtype: DType,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: int,
+    delta: int,
+    grad_out: Tensor,
+    scale: float,
+    extras: Extras,
+    index: int,
+    out: tuple[int, Dims4],
+    threads: int,
+) -> None: ...
+def sink_gradient(lse: int, delta: int, sinks: int, dims: Dims, out: int, threads: int) -> None: ...
 def probe_fma(threads: int, seconds: float = 0.2) -> float: ...
 def probe_read(nbytes: int, threads: int) -> float: ...

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmha import checks
+from mmha.bias import Bias, Parts
 from mmha.masks import Mask
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 #: The scale is multiplied by log2(e) before it meets a score; float32 ends at 3.4e38.
 MAX_SCALE = 1e38
+#: A score is divided by the softcap: float32 holds it and its inverse.
+MAX_SOFTCAP = 1e30
 #: Row and key numbers are added to positions: this leaves room in 64 bits.
 MAX_START = 1 << 60
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -54,11 +58,10 @@ def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
     return Sizes(batch, heads, q_len, k_len)
 
 
-def check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_memory(name: str, x: Tensor) -> None:
     """Raise for a tensor whose storage was freed (`untyped_storage().resize_(0)`): reading it would end the process."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.data_ptr() == 0 and x.numel() and not x._is_zerotensor():
-            raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
+    if x.data_ptr() == 0 and x.numel() and not x._is_zerotensor():
+        raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
 
 
 def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
@@ -109,13 +112,58 @@ def check_start(q_start: Any, batch: int) -> Tensor | None:
     return q_start
 
 
-def refuse_unbuilt(bias: Any, softcap: Any, sinks: Any, dropout_p: Any) -> None:
-    """Arguments of the contract whose kernels come later: refused by name, never ignored."""
-    for name, value in (("bias", bias), ("softcap", softcap), ("sinks", sinks)):
-        if value is not None:
-            raise NotImplementedError(checks.message(name, "None (not built yet)", checks.describe(value)))
-    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)) or dropout_p != 0.0:
-        raise NotImplementedError(checks.message("dropout_p", "0.0 (not built yet)", checks.describe(dropout_p)))
+def check_bias(bias: Any, sizes: Sizes) -> Parts | None:
+    """The parts of the bias, when it is one and fits; None stays None."""
+    if bias is None:
+        return None
+    if not isinstance(bias, Bias):
+        raise checks.type_error("bias", "None or a Bias (mmha.bias; Additive(x) makes one of a tensor)", bias)
+    bias.fit(*sizes)
+    parts = bias.parts()
+    for x in (parts.slopes, parts.table, *parts.additives):
+        if x is not None:
+            _check_storage("bias", x)
+    return parts
+
+
+def check_softcap(softcap: Any) -> float | None:
+    """The softcap: None, or a number > 0 whose inverse float32 can hold too."""
+    if softcap is None:
+        return None
+    expected = f"None or a number from {1 / MAX_SOFTCAP:.0e} to {MAX_SOFTCAP:.0e}"
+    number = _number("softcap", softcap, expected)
+    if not 1 / MAX_SOFTCAP <= number <= MAX_SOFTCAP:
+        raise checks.value_error("softcap", expected, str(number))
+    return number
+
+
+def check_sinks(sinks: Any, heads: int) -> Tensor | None:
+    """The sinks: None, or a float tensor (H,). What is in it is looked at where attention is computed."""
+    if sinks is None:
+        return None
+    if not isinstance(sinks, Tensor) or sinks.dtype not in FLOATING:
+        raise checks.type_error("sinks", "None or a float tensor (H,)", sinks)
+    _check_storage("sinks", sinks)
+    checks.shape_is("sinks", sinks, (heads,), "(H,)")
+    return sinks
+
+
+def check_dropout(dropout_p: Any) -> float:
+    """The share of weights to drop: a number from 0 to 1."""
+    expected = "a number from 0 to 1"
+    number = _number("dropout_p", dropout_p, expected)
+    if not 0.0 <= number <= 1.0:
+        raise checks.value_error("dropout_p", expected, str(number))
+    return number
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    """The value as a float, NaN and infinities included; a bool or a tensor is refused."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or checks.is_tensor(value) or not isinstance(value, numbers.Real):
+        raise checks.type_error(name, expected, value)
+    return float(value)
 
 
 def _check_storage(name: str, x: Tensor) -> None:

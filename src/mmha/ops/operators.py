@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,89 +10,112 @@ from torch import Tensor
 
 from mmha import reference
 from mmha.ops import kernels
-from mmha.ops.additive import check_values, visible_if_plain
+from mmha.ops.additive import check_numbers, split, split_like
 from mmha.ops.arguments import check_memory
-from mmha.ops.plans import PLAIN, PLANS, MaskCall
+from mmha.ops.call import FLOAT, Call
+from mmha.ops.plans import PLANS
 
 Pair = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]
-Four = tuple[Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
+Grads = Sequence[Tensor | None]
+
+float_mask, float_mask_like = split, split_like
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, tensors: list[Tensor], spec: str, q_start: Tensor | None, scale: float | None
-) -> Pair:
-    check_memory(q, k, v)
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    if kernels.has_kernel(q, k, v):
-        return kernels.forward(PLANS.get(call), q, k, v, kernels.default_scale(q, scale))
-    out, lse, _ = reference.attention(q, k, v, reference.Rule(call.rows_visible(), scale=scale))
-    return out.to(q.dtype), lse.to(q.dtype)
+def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Pair:
+    """out and lse."""
+    call = _checked(q, k, v, Call(*rest))
+    if kernels.has_kernel(q, v, call):
+        return kernels.forward(PLANS.get(call.mask_call(kernels.sizes_of(q, k))), q, k, v, call)
+    out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
+    return out.to(q.dtype), lse.to(_lse_dtype(q))
 
 
-def backward(
-    saved: list[Tensor], grad_out: Tensor, grad_lse: Tensor | None,
-    tensors: list[Tensor], spec: str, q_start: Tensor | None, scale: float | None,
-) -> Three:  # fmt: skip
-    q, k, v, out, lse = saved
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    if kernels.has_kernel(q, k, v):
-        plan = PLANS.get(call, backward=True)
-        return kernels.backward(plan, (q, k, v), (out, lse), (grad_out, grad_lse), kernels.default_scale(q, scale))
-    rule = reference.Rule(call.rows_visible(), scale=scale)
-    dq, dk, dv, _ = reference.gradients(q, k, v, reference.Gradients(grad_out, grad_lse), rule)
-    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
-
-
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Three:
-    check_memory(q, k, v)
-    if additive is not None:
-        check_values(additive)
-        visible = None if weights else visible_if_plain(additive)
-        if visible is not None:
-            return *forward(q, k, v, [visible], PLAIN, None, mask[3]), q.new_empty(0)
-    out, lse, made = reference.attention(q, k, v, _rule(q, k, additive, mask), return_weights=weights)
-    return out.to(q.dtype), lse.to(q.dtype), q.new_empty(0) if made is None else made.to(q.dtype)
-
-
-def reference_backward(
-    saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], additive_grad: bool, *mask: Any
-) -> Four:
+def backward(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
+    """dq, dk, dv, and of `Call.differentiable()` the gradients that are wanted. saved: q, k, v, out, lse."""
     q, k, v, out, _ = saved
-    if additive is not None and not additive_grad and grads[2] is None:
-        visible = visible_if_plain(additive)
-        if visible is not None:
-            grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
-            return *backward(saved, grad_out, grads[1], [visible], PLAIN, None, mask[3]), q.new_empty(0)
-    dq, dk, dv, added = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, additive, mask))
-    made = q.new_empty(0) if additive is None or added is None or not additive_grad else added.to(additive.dtype)
-    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), made
+    call = Call(*rest)
+    if call.mask == FLOAT:
+        call = call.settled(keep=wanted[3])
+        wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
+    if not kernels.has_kernel(q, v, call):
+        return _reference_gradients(q, k, v, grads, wanted, call)
+    plan = PLANS.get(call.mask_call(kernels.sizes_of(q, k)), backward=True)
+    grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
+    return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
 
 
-def _rule(q: Tensor, k: Tensor, additive: Tensor | None, mask: tuple[Any, ...]) -> reference.Rule:
-    tensors, spec, q_start, scale = mask
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    return reference.Rule(call.rows_visible(), additive, scale)
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
+    """out, lse and the weights."""
+    call = _checked(q, k, v, Call(*rest))
+    out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
+    assert weights is not None
+    return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
+
+
+def reference_backward(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
+    """As `backward`; the third of the gradients that come in is that of the weights."""
+    return _reference_gradients(*saved[:3], grads, wanted, Call(*rest).settled(keep=True))
+
+
+def _checked(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
+    """The call without FLOAT, when all numbers that it needs are in memory and make sense."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_memory(name, x)
+    for x in call.mask_tensors:
+        check_memory("mask", x)
+    for x in (call.slopes, call.table, *call.additives):
+        if x is not None:
+            check_memory("bias", x)
+    if call.sinks is not None:
+        check_memory("sinks", call.sinks)
+        check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
+    for x in (call.slopes, call.table):
+        if x is not None:
+            check_numbers("bias", "slopes and a table of finite numbers", x.abs())
+    return call.settled()
+
+
+def _reference_gradients(
+    q: Tensor, k: Tensor, v: Tensor, grads: Grads, wanted: Sequence[bool], call: Call
+) -> Gradients:
+    made = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, call))
+    extras = (made.slopes, made.table, made.sinks, *(made.additive or ()))
+    return (
+        made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype),
+        [g.to(x.dtype) for g, x, want in zip(extras, call.differentiable(), wanted, strict=True) if want],
+    )  # fmt: skip
+
+
+def _rule(q: Tensor, k: Tensor, call: Call) -> reference.Rule:
+    dropout = reference.Dropout(call.dropout_p, int(call.seed)) if call.seed is not None else None
+    return reference.Rule(
+        visible=call.mask_call(kernels.sizes_of(q, k)).rows_visible(), additive=tuple(call.additives) or None,
+        scale=call.scale, softcap=call.softcap, sinks=call.sinks, slopes=call.slopes, table=call.table,
+        q_start=call.q_start, dropout=dropout,
+    )  # fmt: skip
+
+
+def _lse_dtype(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Pair:
-    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3])
+    """What `forward` returns."""
+    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
 
 
-def backward_like(saved: list[Tensor], *_: Any) -> Three:
+def backward_like(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
+    """What `backward` and `reference_backward` return."""
     q, k, v = (x.new_empty(x.shape) for x in saved[:3])
-    return q, k, v
+    extras = zip(Call(*rest).differentiable(), wanted, strict=True)
+    return q, k, v, [x.new_empty(x.shape) for x, want in extras if want and x is not None]
 
 
-def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *_: Any) -> Three:
-    made = q.new_empty((*q.shape[:3], k.shape[2])) if weights else q.new_empty(0)
-    return *forward_like(q, k, v), made
+def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Three:
+    """What `reference_forward` returns."""
+    return *forward_like(q, k, v), q.new_empty((*q.shape[:3], k.shape[2]))
 
 
-def reference_backward_like(
-    saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], additive_grad: bool, *_: Any
-) -> Four:
-    wanted = additive is not None and additive_grad
-    return *backward_like(saved), additive.new_empty(additive.shape) if wanted and additive is not None else saved[
-        0
-    ].new_empty(0)
+reference_backward_like = backward_like

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mmha.bias import Bias
 from mmha.masks import Mask
 from mmha.ops import arguments, autograd
+from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
-
-_FULL = "Full()"
 
 
 def attention(
@@ -21,10 +21,10 @@ def attention(
     v: Tensor,
     mask: Mask | Tensor | None = None,
     *,
-    bias: None = None,
+    bias: Bias | None = None,
     scale: float | None = None,
-    softcap: None = None,
-    sinks: None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
     dropout_p: float = 0.0,
     q_start: int | Tensor | None = None,
     return_lse: bool = False,
@@ -68,42 +68,44 @@ def attention(
     >>> tuple(out.shape), tuple(lse.shape)
     ((2, 6, 5, 4), (2, 6, 5))
     """
-    arguments.refuse_unbuilt(bias, softcap, sinks, dropout_p)
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
     sizes = arguments.check_tensors(q, k, v)
     mask = arguments.check_mask(mask, sizes)
+    parts = arguments.check_bias(bias, sizes)
     scale = arguments.check_scale(scale, q.dtype)
+    softcap = arguments.check_softcap(softcap)
+    sinks = arguments.check_sinks(sinks, sizes.heads)
+    dropout_p = arguments.check_dropout(dropout_p)
     arguments.check_flag("return_lse", return_lse)
     arguments.check_flag("return_weights", return_weights)
     start = arguments.check_start(q_start, sizes.batch)
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         raise NotImplementedError("mmha.attention: forward-mode derivatives (jvp) are not available")
-    dtype = q.dtype
-    if dtype in (torch.bfloat16, torch.float16):
-        q, k, v = q.float(), k.float(), v.float()
-    spec, tensors, additive = _flatten(mask)
-    weights = None
-    if additive is None and not return_weights:
-        out, lse = autograd.attention(q, k, v, tensors, spec, start, scale)
-    else:
-        out, lse, weights = autograd.reference_attention(q, k, v, additive, return_weights, tensors, spec, start, scale)
-    results = [out if out.dtype == dtype else out.to(dtype)]
+    spec, tensors, additives = _flatten(mask)
+    slopes = table = None
+    if parts is not None:
+        slopes, table, additives = parts.slopes, parts.table, [*additives, *parts.additives]
+    seed = _seed() if dropout_p else None
+    call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
+    results = autograd.attention(autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call)
     if return_lse:
-        results.append(lse)
-    if weights is not None and return_weights:
-        results.append(weights.to(dtype))
-    return results[0] if len(results) == 1 else tuple(results)
+        return tuple(results)
+    return (results[0], results[2]) if return_weights else results[0]
 
 
-def _flatten(mask: Mask | Tensor | None) -> tuple[str, list[Tensor], Tensor | None]:
-    """The mask as an operator takes it: notation, tensors, and an additive tensor."""
+def _flatten(mask: Mask | Tensor | None) -> tuple[str, list[Tensor], list[Tensor]]:
+    """The mask as an operator takes it: notation, tensors, and what it adds to the scores."""
     if mask is None:
-        return _FULL, [], None
+        return FULL, [], []
     if isinstance(mask, Tensor):
-        return (PLAIN, [mask], None) if mask.dtype == torch.bool else (_FULL, [], mask)
-    spec, tensors = mask.flatten()
-    return spec, tensors, None
+        return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
+    return *mask.flatten(), []
+
+
+def _seed() -> Tensor:
+    """The seed of one call's dropout, from torch's generator: `torch.manual_seed` settles it, checkpoints replay it."""
+    return torch.randint((1 << 63) - 1, (1,), dtype=torch.int64, device="cpu")
 
 
 def _autocast(x: Any) -> Any:

@@ -1,0 +1,62 @@
+"""What goes along with q, k and v: the arguments of a call in the one order in which everything here passes them on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mmha.ops.plans import PLAIN, MaskCall
+
+#: The notation of a float mask: `Call.mask_tensors` are its visible pairs and flags, as `additive.split` makes them, and
+#: the mask itself is the first of `Call.additives`.
+FLOAT = "float $0"
+FULL = "Full()"
+
+
+class Call(NamedTuple):
+    """Everything but q, k and v, as torch's operators take it (their schema, in library.py, has this order).
+
+    mask_tensors, mask: what `Mask.flatten` returned; or PLAIN and a bool tensor; or FLOAT. q_start: None = Tk - Tq, or
+    an int tensor, () or (B,). scale: None = 1 / sqrt(D). slopes (H,), table (1 or H, 2R + 1), additives broadcastable to
+    (B, H, Tq, Tk): the parts of a bias. sinks: (H,). softcap: None = none. seed: int64 (1,), None without dropout.
+    """
+
+    mask_tensors: list[Tensor]
+    mask: str
+    q_start: Tensor | None = None
+    scale: float | None = None
+    slopes: Tensor | None = None
+    table: Tensor | None = None
+    additives: list[Tensor] = []  # noqa: RUF012 -- nobody writes into it
+    sinks: Tensor | None = None
+    softcap: float | None = None
+    dropout_p: float = 0.0
+    seed: Tensor | None = None
+
+    def mask_call(self, sizes: tuple[int, int, int, int]) -> MaskCall:
+        """The mask alone, at sizes (B, H, Tq, Tk)."""
+        return MaskCall(self.mask, self.mask_tensors, sizes, self.q_start)
+
+    def settled(self, *, keep: bool = False) -> Call:
+        """The same call without FLOAT: a mask of 0 and -inf alone is a bool mask, unless it is to be kept.
+
+        Adding 0 to a score changes no bit of it, so whether such a mask is kept does not show in the results.
+        """
+        if self.mask != FLOAT:
+            return self
+        visible, flags = self.mask_tensors
+        full, plain = flags.tolist()
+        additives = self.additives[1:] if plain and not keep else self.additives
+        if full:
+            return self._replace(mask_tensors=[], mask=FULL, additives=additives)
+        return self._replace(mask_tensors=[visible], mask=PLAIN, additives=additives)
+
+    def differentiable(self) -> tuple[Tensor | None, ...]:
+        """What may want a gradient besides q, k and v, in the order in which those gradients are passed."""
+        return self.slopes, self.table, self.sinks, *self.additives
+
+    def with_differentiable(self, parts: tuple[Tensor | None, ...]) -> Call:
+        """The call with other tensors in the places of `differentiable`."""
+        slopes, table, sinks, *additives = parts
+        return self._replace(slopes=slopes, table=table, sinks=sinks, additives=additives)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""What a call adds to plain attention, as the compiled kernels take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmha import _kernels
+from mmha.ops.call import Call
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The native form, and the tensors whose memory it points into: they must live as long as it is used."""
+
+    native: _kernels.Extras
+    tensors: tuple[Tensor | None, ...]
+    sinks: Tensor | None
+    heads: int
+
+    def gradient_shapes(self, call: Call) -> Iterator[tuple[int, ...]]:
+        """How the kernels lay out the gradient of each of `call.differentiable()`."""
+        yield (self.heads,)
+        yield (self.heads, 0 if call.table is None else call.table.shape[1])
+        yield (self.heads,)
+        yield from ((1,) * (4 - x.dim()) + tuple(x.shape) for x in call.additives)
+
+
+def make_extras(call: Call, q_shape: torch.Size) -> Extras | None:
+    """All of the call but its mask and scale; None when there is nothing of it."""
+    plain = call.softcap is None and not call.dropout_p and call.sinks is None and not call.additives
+    if plain and call.slopes is None and call.table is None:
+        return None
+    slopes, table, sinks = (_packed(x, torch.float32) for x in (call.slopes, call.table, call.sinks))
+    start = None
+    if call.q_start is not None and (slopes is not None or table is not None):
+        start = _packed(call.q_start.expand(q_shape[0]), torch.int64)
+    additives = [real(x if x.dtype in DTYPES else x.float()) for x in call.additives]
+    seed = 0 if call.seed is None else int(call.seed)
+    native = (
+        call.softcap or 0.0, _address(start), _address(slopes), _table(table), [_additive(x) for x in additives],
+        _address(sinks), call.dropout_p, seed,
+    )  # fmt: skip
+    return Extras(native, (start, slopes, table, *additives), sinks, q_shape[1])
+
+
+def real(x: Tensor) -> Tensor:
+    """The tensor with its numbers in memory: a negative bit and a zero tensor are promises about numbers."""
+    return x.clone().resolve_neg() if x.is_neg() or x._is_zerotensor() else x
+
+
+def _packed(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if x is None else real(x).to(dtype).contiguous()
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _table(x: Tensor | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if x is None else (x.data_ptr(), x.shape[1], 0 if x.shape[0] == 1 else x.shape[1])
+
+
+def _additive(x: Tensor) -> tuple[int, int, tuple[int, int, int, int]]:
+    steps = [0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True)]
+    b, h, t, j = [0] * (4 - x.dim()) + steps
+    return x.data_ptr(), DTYPES[x.dtype], (b, h, t, j)
