@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import mmha
+from mmha.bias import Additive, ALiBi, Bias, Relative
 from mmha.masks import Causal, Dense, Documents, KeyPadding, Keys, PerHead, Queries
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
@@ -113,11 +115,11 @@ TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "NaN in a float mask": (
         {"mask": torch.tensor([0.0] * 6 + [math.nan])}, ValueError,
-        "`mask`: expected a float mask of finite numbers and -inf, got a mask with nan in it",
+        "`mask`: expected a float mask of finite numbers and -inf, got one with nan in it",
     ),
     "+inf in a float mask": (
         {"mask": torch.tensor([-math.inf] * 6 + [math.inf])}, ValueError,
-        "`mask`: expected a float mask of finite numbers and -inf, got a mask with inf in it",
+        "`mask`: expected a float mask of finite numbers and -inf, got one with inf in it",
     ),
     "a mask on the meta device": (
         {"mask": torch.zeros(TQ, TK, dtype=torch.bool, device="meta")}, NotImplementedError,
@@ -163,21 +165,81 @@ TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"scale": 1e300}, ValueError, "`scale`: expected a number within ±1e+38, as float32 can hold, got 1e+300",
     ),
     "return_lse is text": ({"return_lse": "no"}, TypeError, "`return_lse`: expected True or False, got str 'no'"),
-    # not built yet
-    "bias": (
-        {"bias": zeros(TQ, TK)}, NotImplementedError,
-        "`bias`: expected None (not built yet), got a float32 tensor of shape (5, 7)",
+    # bias, softcap, sinks, dropout
+    "a tensor as bias": (
+        {"bias": zeros(TQ, TK)}, TypeError,
+        "`bias`: expected None or a Bias (mmha.bias; Additive(x) makes one of a tensor), "
+        "got a float32 tensor of shape (5, 7)",
     ),
-    "softcap": ({"softcap": 30.0}, NotImplementedError, "`softcap`: expected None (not built yet), got 30.0"),
-    "sinks": (
-        {"sinks": zeros(H)}, NotImplementedError,
-        "`sinks`: expected None (not built yet), got a float32 tensor of shape (6,)",
+    "a mask as bias": (
+        {"bias": Causal()}, TypeError,
+        "`bias`: expected None or a Bias (mmha.bias; Additive(x) makes one of a tensor), got Causal Causal()",
     ),
-    "dropout_p": ({"dropout_p": 0.1}, NotImplementedError, "`dropout_p`: expected 0.0 (not built yet), got 0.1"),
-    "dropout_p is NaN": (
-        {"dropout_p": math.nan}, NotImplementedError,
-        "`dropout_p`: expected 0.0 (not built yet), got nan",
+    "NaN in slopes": (
+        {"bias": ALiBi(torch.tensor([0.5] * 5 + [math.nan]))}, ValueError,
+        "`bias`: expected slopes and a table of finite numbers, got one with nan in it",
     ),
+    "-inf in a table": (
+        {"bias": Relative(torch.full((H, 3), -math.inf))}, ValueError,
+        "`bias`: expected slopes and a table of finite numbers, got one with inf in it",
+    ),
+    "softcap is text": (
+        {"softcap": "30"}, TypeError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got str '30'",
+    ),
+    "softcap is a bool": (
+        {"softcap": True}, TypeError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got True",
+    ),
+    "softcap is a tensor": (
+        {"softcap": torch.tensor(30.0)}, TypeError,
+        "`softcap`: expected None or a number from 1e-30 to 1e+30, got a float32 tensor of shape ()",
+    ),
+    "softcap is 0": ({"softcap": 0}, ValueError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got 0.0"),
+    "softcap is negative": (
+        {"softcap": -30.0}, ValueError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got -30.0",
+    ),
+    "softcap is NaN": (
+        {"softcap": math.nan}, ValueError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got nan",
+    ),
+    "softcap is infinite": (
+        {"softcap": math.inf}, ValueError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got inf",
+    ),
+    "softcap past float32": (
+        {"softcap": 1e-39}, ValueError, "`softcap`: expected None or a number from 1e-30 to 1e+30, got 1e-39",
+    ),
+    "sinks is a list": (
+        {"sinks": [0.0] * H}, TypeError,
+        "`sinks`: expected None or a float tensor (H,), got list [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]",
+    ),
+    "integer sinks": (
+        {"sinks": zeros(H, dtype=torch.int64)}, TypeError,
+        "`sinks`: expected None or a float tensor (H,), got an int64 tensor of shape (6,)",
+    ),
+    "sinks of other heads": ({"sinks": zeros(HK)}, ValueError, "`sinks`: expected shape (H,) = (6,), got (3,)"),
+    "sinks with a batch": ({"sinks": zeros(B, H)}, ValueError, "`sinks`: expected shape (H,) = (6,), got (2, 6)"),
+    "sinks on the meta device": (
+        {"sinks": torch.zeros(H, device="meta")}, NotImplementedError,
+        "`sinks`: expected a tensor on the device cpu, got device meta",
+    ),
+    "NaN in sinks": (
+        {"sinks": torch.tensor([0.0] * 5 + [math.nan])}, ValueError,
+        "`sinks`: expected a tensor of finite numbers and -inf, got one with nan in it",
+    ),
+    "+inf in sinks": (
+        {"sinks": torch.tensor([-math.inf] * 5 + [math.inf])}, ValueError,
+        "`sinks`: expected a tensor of finite numbers and -inf, got one with inf in it",
+    ),
+    "dropout_p is a bool": ({"dropout_p": True}, TypeError, "`dropout_p`: expected a number from 0 to 1, got True"),
+    "dropout_p is text": ({"dropout_p": "0.1"}, TypeError, "`dropout_p`: expected a number from 0 to 1, got str '0.1'"),
+    "dropout_p is None": ({"dropout_p": None}, TypeError, "`dropout_p`: expected a number from 0 to 1, got None"),
+    "dropout_p is a tensor": (
+        {"dropout_p": torch.tensor(0.1)}, TypeError,
+        "`dropout_p`: expected a number from 0 to 1, got a float32 tensor of shape ()",
+    ),
+    "dropout_p is negative": (
+        {"dropout_p": -0.1}, ValueError, "`dropout_p`: expected a number from 0 to 1, got -0.1",
+    ),
+    "dropout_p above 1": ({"dropout_p": 2}, ValueError, "`dropout_p`: expected a number from 0 to 1, got 2.0"),
+    "dropout_p is NaN": ({"dropout_p": math.nan}, ValueError, "`dropout_p`: expected a number from 0 to 1, got nan"),
 }  # fmt: skip
 
 
@@ -223,6 +285,9 @@ def test_legal_edges_are_not_refused() -> None:
         {"scale": 0},
         {"scale": -1.5},
         {"dropout_p": 0},
+        {"dropout_p": 1},
+        {"softcap": 30},
+        {"sinks": torch.full((H,), -math.inf)},
     ):
         assert mmha.attention(**inputs(), mask=Causal(), **extra).shape == (B, H, TQ, DV)
 
@@ -241,13 +306,21 @@ def test_forward_mode_vmap_and_quantized_tensors_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("weights", [False, True], ids=["out", "weights"])
-def test_a_freed_tensor_is_refused_by_name(dtype: torch.dtype, weights: bool) -> None:
+@pytest.mark.parametrize("name", ["k", "mask", "float mask", "additive", "slopes", "table", "sinks"])
+def test_a_freed_tensor_is_refused_by_name(name: str, dtype: torch.dtype, weights: bool) -> None:
     q, k, v = (x.to(dtype) for x in inputs().values())
-    k.untyped_storage().resize_(0)
-    with pytest.raises(
-        ValueError, match="`k`: expected a tensor with its numbers in memory, got one whose storage was"
-    ):
-        mmha.attention(q, k, v, return_weights=weights)
+    freed: dict[str, Tensor] = {
+        "k": k, "mask": torch.ones(TQ, TK, dtype=torch.bool), "float mask": zeros(TQ, TK), "additive": zeros(TQ, TK),
+        "slopes": zeros(H), "table": zeros(H, 3), "sinks": zeros(H),
+    }  # fmt: skip
+    makers: dict[str, Callable[[Tensor], Bias]] = {"additive": Additive, "slopes": ALiBi, "table": Relative}
+    x = freed[name]
+    argument = "bias" if name in makers else name.split()[-1]
+    given = {} if name == "k" else {argument: makers[name](x) if name in makers else x}
+    x.untyped_storage().resize_(0)
+    message = f"`{argument}`: expected a tensor with its numbers in memory, got one whose storage was freed"
+    with pytest.raises(ValueError, match=message):
+        mmha.attention(q, k, v, **given, return_weights=weights)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns about its own prototype

@@ -11,10 +11,16 @@ import torch
 import torch._dynamo.testing
 from torch import Tensor
 
-import mmha.ops
+import mmha
+from feature_zoo import FEATURES, additives_of, arguments_of
+from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, Dense, Documents, KeyPadding, Keys, Prefix, Window
+from mmha.ops.additive import split
+from mmha.ops.autograd import KERNELS, REFERENCE, Way
+from mmha.ops.call import FLOAT, Call
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
+SIZES = (B, H, TQ, TK)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch about itself while it compiles
 
@@ -32,48 +38,60 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-MASK_CALLS = {
-    "full": ("Full()", [], None),
-    "padding": ("Causal() & KeyPadding($0)", [torch.tensor([3, 7])], None),
-    "q_start": ("Causal() & Window(3)", [], torch.tensor([1, -1])),
-    "bool tensor": ("$0", [torch.rand(B, 1, TQ, TK) > 0.4], torch.tensor(2)),
+def plain(mask: str = "Full()", tensors: tuple[Tensor, ...] = (), **more: Any) -> Call:
+    return Call(list(tensors), mask, **more)
+
+
+def rich(**more: Any) -> Call:
+    """A call with everything in it."""
+    leaves = FEATURES["everything"].make((B, H, TQ, TK))
+    found = {name: leaves[name] for name in ("slopes", "table", "sinks")}
+    additives = [leaves[name] for name in additives_of(leaves)]
+    tensors = [x.detach() for x in split(leaves["mask"].detach())]
+    return Call(
+        tensors, FLOAT, additives=additives, softcap=2.5, dropout_p=0.2, seed=torch.tensor([7]), **found, **more
+    )
+
+
+CALLS: dict[str, Call] = {
+    "full": plain(scale=0.3),
+    "padding": plain("Causal() & KeyPadding($0)", (torch.tensor([3, 7]),)),
+    "q_start": plain("Causal() & Window(3)", q_start=torch.tensor([1, -1])),
+    "bool tensor": plain("$0", (torch.rand(B, 1, TQ, TK) > 0.4,), q_start=torch.tensor(2)),
+    "everything": rich(),
+    "everything, q_start": rich(q_start=torch.tensor([4, 1])),
+    "zeros as a float mask": plain(FLOAT, split(torch.zeros(TQ, 1)), additives=[torch.zeros(TQ, 1)]),
 }
 
 
-@pytest.mark.parametrize("call", MASK_CALLS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_opcheck_of_the_kernel_operators(call: str, dtype: torch.dtype) -> None:
-    spec, tensors, q_start = MASK_CALLS[call]
-    q, k, v = inputs(dtype)
-    torch.library.opcheck(torch.ops.mmha.attention_forward.default, (q, k, v, tensors, spec, q_start, 0.3))
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", [KERNELS, REFERENCE], ids=["kernels", "reference"])
+def test_opcheck(name: str, dtype: torch.dtype, way: Way) -> None:
+    call, x = CALLS[name], inputs(dtype)
+    # torch compares the gradients of two calls by a tolerance for float32; those of bfloat16 are compared elsewhere.
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    tests = tests if dtype == torch.bfloat16 else (*tests, "test_aot_dispatch_dynamic")
+    torch.library.opcheck(way.forward, (*x, *call), test_utils=tests)
     with torch.no_grad():
-        saved = [q, k, v, *torch.ops.mmha.attention_forward(q, k, v, tensors, spec, q_start, None)]
-        args = (saved, torch.randn_like(saved[3]), torch.randn_like(saved[4]), tensors, spec, q_start, None)
-        torch.library.opcheck(torch.ops.mmha.attention_backward.default, args)
+        saved = [*x, *way.forward(*x, *call)]
+        grads = [torch.randn_like(made) for made in saved[3:]]
+        grads[1:2] = [None] if way is REFERENCE else grads[1:2]
+        wanted = [part is not None for part in call.differentiable()]
+        torch.library.opcheck(way.backward, (saved[:5], grads, wanted, *call))
 
 
-@pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize(
-    "additive", [None, torch.randn(H, TQ, TK), torch.zeros(TQ, 1)], ids=["none", "numbers", "zeros"]
-)
-def test_opcheck_of_the_reference_operators(additive: Tensor | None, weights: bool) -> None:
-    q, k, v = inputs()
-    additive = None if additive is None else additive.clone().requires_grad_()
-    mask = ([torch.tensor([3, 7])], "KeyPadding($0)", None, None)
-    if additive is not None:
-        mask = ([], "Full()", None, None)
-    torch.library.opcheck(torch.ops.mmha.attention_reference_forward.default, (q, k, v, additive, weights, *mask))
-    with torch.no_grad():
-        *saved, made = [q, k, v, *torch.ops.mmha.attention_reference_forward(q, k, v, additive, weights, *mask)]
-        grads = [torch.randn_like(saved[3]), None, torch.randn_like(made) if weights else None]
-        args = (saved, additive, grads, additive is not None, *mask)
-        torch.library.opcheck(torch.ops.mmha.attention_reference_backward.default, args)
+def test_opcheck_of_float_mask() -> None:
+    for mask in (torch.randn(TQ, TK), torch.zeros(H, 1, TK).permute(2, 0, 1), torch.tensor(-torch.inf)):
+        torch.library.opcheck(torch.ops.mmha.float_mask.default, (mask,))
 
 
 OUTSIDE = Causal() & Window(3) & KeyPadding([3, 7])
 LENGTHS = torch.tensor([3, 7])
 REAL = torch.rand(B, TK) > 0.3
 VISIBLE = torch.rand(TQ, TK) > 0.3
+ALIBI, TABLE, SINKS = ALiBi(torch.rand(H)), torch.randn(H, 5), torch.randn(H)
+BIASED = ALIBI + Relative(TABLE)
 
 COMPILED: dict[str, Callable[..., Any]] = {
     "no mask": lambda q, k, v: mmha.attention(q, k, v),
@@ -84,6 +102,12 @@ COMPILED: dict[str, Callable[..., Any]] = {
     "dense inside": lambda q, k, v: mmha.attention(q, k, v, Dense(VISIBLE) | Causal()),
     "bool tensor": lambda q, k, v: mmha.attention(q, k, v, VISIBLE),
     "float tensor": lambda q, k, v: mmha.attention(q, k, v, torch.arange(TK) * 0.1),
+    "float tensor that hides": lambda q, k, v: mmha.attention(q, k, v, torch.arange(TK).sub(2.0).clamp_min(0.0).log()),
+    "float tensor of 0 and -inf": lambda q, k, v: mmha.attention(q, k, v, torch.where(VISIBLE, 0.0, -torch.inf)),
+    "bias outside": lambda q, k, v: mmha.attention(q, k, v, Causal(), bias=BIASED),
+    "bias inside": lambda q, k, v: mmha.attention(q, k, v, bias=ALiBi(SINKS.abs()) + Additive(torch.arange(TK) * 0.1)),
+    "bias of the inputs": lambda q, k, v: mmha.attention(q, k, v, bias=Additive(q.mean(-1, keepdim=True).float())),
+    "softcap, sinks": lambda q, k, v: mmha.attention(q, k, v, Causal(), softcap=2.0, sinks=SINKS),
     "lse, scale, q_start": lambda q, k, v: mmha.attention(q, k, v, Causal(), scale=0.3, q_start=1, return_lse=True),
     "weights": lambda q, k, v: mmha.attention(q, k, v, Causal(), return_lse=True, return_weights=True),
     "among other things": lambda q, k, v: mmha.attention(q.sin(), k * 2, v + k.mean(), Causal()).cos(),
@@ -163,22 +187,63 @@ class Module(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mask = Causal() & KeyPadding([3, 7])
+        self.table = torch.nn.Parameter(torch.randn(H, 5))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
-        return mmha.attention(q, k, v, self.mask) + mmha.attention(q, k, v, KeyPadding(lengths) | Causal())
+        one = mmha.attention(q, k, v, self.mask, bias=Relative(self.table), sinks=self.table[:, 0], softcap=3.0)
+        two = mmha.attention(q, k, v, KeyPadding(lengths) | Causal(), bias=ALIBI)
+        return one + two + mmha.attention(q, k, v, self.table[:1, :1].expand(TQ, TK) * lengths[0])
 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_saves_and_loads(strict: bool) -> None:
-    x = (*inputs(grad=False), torch.tensor([5, 2]))
-    program = torch.export.export(Module(), x, strict=strict)
+    x, module = (*inputs(grad=False), torch.tensor([5, 2])), Module()
+    program = torch.export.export(module, x, strict=strict)
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
-    assert torch.equal(loaded(*x), Module()(*x))
+    assert torch.equal(loaded(*x), module(*x))
     other = (*x[:3], torch.tensor([1, 7]))
-    assert torch.equal(loaded(*other), Module()(*other))
+    assert torch.equal(loaded(*other), module(*other))
+
+
+def leaves_of(name: str) -> list[Tensor]:
+    return list(FEATURES[name].make(SIZES).values())
+
+
+FEATURED: dict[str, Callable[..., Any]] = {
+    name: lambda q, k, v, *leaves, names=tuple(FEATURES[name].make(SIZES)), numbers=FEATURES[name].numbers: (
+        mmha.attention(q, k, v, **arguments_of(dict(zip(names, leaves, strict=True)), numbers))
+    )
+    for name in ("float mask", "everything")
+}
+
+
+@pytest.mark.parametrize("name", FEATURED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_of_everything_through_a_compiled_function(name: str, dtype: torch.dtype) -> None:
+    x = (*inputs(dtype), *leaves_of(name))
+    compiled = torch.compile(FEATURED[name], fullgraph=True, backend="aot_eager")
+    both = []
+    for function in (compiled, FEATURED[name]):
+        torch.manual_seed(37)
+        both.append(results(function, *x))
+    for have, want in zip(*both, strict=True):
+        assert have.dtype == want.dtype
+        torch.testing.assert_close(have, want)
+
+
+@pytest.mark.parametrize("name", FEATURED)
+def test_torch_func_grad_of_everything(name: str) -> None:
+    x = (*inputs(), *leaves_of(name))
+    torch.manual_seed(41)
+    want = torch.autograd.grad(FEATURED[name](*x).cos().sum(), x)
+    torch.manual_seed(41)
+    free = [t.detach() for t in x]
+    got = torch.func.grad(lambda *t: FEATURED[name](*t).cos().sum(), argnums=tuple(range(len(x))))(*free)
+    for have, expected in zip(got, want, strict=True):
+        assert torch.equal(have, expected)
 
 
 def test_torch_func_grad() -> None:

@@ -81,7 +81,10 @@ def _reference_gradients(
     q: Tensor, k: Tensor, v: Tensor, grads: Grads, wanted: Sequence[bool], call: Call
 ) -> Gradients:
     made = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, call))
-    extras = (made.slopes, made.table, made.sinks, *(made.additive or ()))
+    table = made.table
+    if table is not None and call.table is not None:
+        table = table.sum_to_size(call.table.shape)
+    extras = (made.slopes, table, made.sinks, *(made.additive or ()))
     return (
         made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype),
         [g.to(x.dtype) for g, x, want in zip(extras, call.differentiable(), wanted, strict=True) if want],
@@ -89,10 +92,11 @@ def _reference_gradients(
 
 
 def _rule(q: Tensor, k: Tensor, call: Call) -> reference.Rule:
-    dropout = reference.Dropout(call.dropout_p, int(call.seed)) if call.seed is not None else None
+    dropout = None if call.seed is None else reference.Dropout(call.dropout_p, int(call.seed))
+    table = None if call.table is None else call.table.expand(q.shape[1], -1)
     return reference.Rule(
         visible=call.mask_call(kernels.sizes_of(q, k)).rows_visible(), additive=tuple(call.additives) or None,
-        scale=call.scale, softcap=call.softcap, sinks=call.sinks, slopes=call.slopes, table=call.table,
+        scale=call.scale, softcap=call.softcap, sinks=call.sinks, slopes=call.slopes, table=table,
         q_start=call.q_start, dropout=dropout,
     )  # fmt: skip
 
