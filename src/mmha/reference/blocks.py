@@ -93,18 +93,26 @@ def tree_sum(x: Tensor, dim: int) -> Tensor:
     """
     if x.shape[dim] == 0:
         return x.sum(dim, keepdim=True)
-    while x.shape[dim] > 1:
-        rest = x.shape[dim] // 2
-        half = x.narrow(dim, 0, x.shape[dim] - rest).clone()
-        half.narrow(dim, 0, rest).add_(x.narrow(dim, half.shape[dim], rest))
-        x = half
+    while (size := x.shape[dim]) > 1:
+        half = x.narrow(dim, 0, size // 2) + x.narrow(dim, size - size // 2, size // 2)
+        x = half if size % 2 == 0 else torch.cat([half, x.narrow(dim, size // 2, 1)], dim)
     return x
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b by one thread: BLAS rounds by how it cuts a product up, and cuts it up by the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return a @ b
+    finally:
+        torch.set_num_threads(threads)
+
+
 def sum_visible(w: Tensor, x: Tensor, visible: Tensor) -> Tensor:
-    """sum_j w[., i, j] x[., j] over visible j only: a product of matrices lets NaN and Inf in through 0 * NaN."""
+    """sum_j w[., i, j] x[., j] over visible j only: a plain product lets NaN and Inf in through 0 * NaN."""
     finite = x.isfinite()
-    sums = w @ torch.where(finite, x, 0.0)
+    sums = product(w, torch.where(finite, x, 0.0))
     rows = (visible & ~finite.all(-1)[:, None]).any(-1)  # those that see a number which is not finite
     for n in rows.any(-1).nonzero()[:, 0].tolist():
         w_n, visible_n = w[n, rows[n]], visible[n, rows[n]]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmha.reference.blocks import Block, Problem, aligned, sum_visible, tree_sum
+from mmha.reference.blocks import Block, Problem, aligned, product, sum_visible, tree_sum
 from mmha.reference.rule import Derivatives, Gradients, Rule
 from mmha.reference.scores import Scores, Softmax
 
@@ -113,7 +113,7 @@ class _Backward:
         """g and delta, folded."""
         fold, dw = self.problem.fold, torch.zeros_like(made.weights)
         if self.out is not None:
-            dw = self.scores.drop(fold(self.out[block.at]) @ self.problem.v[block.kv].mT, keep)
+            dw = self.scores.drop(product(fold(self.out[block.at]), self.problem.v[block.kv].mT), keep)
         if self.weights is not None:
             dw = dw + fold(self.weights[block.at])
         delta = tree_sum(torch.where(made.visible, made.weights * dw, 0.0), 2)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmha.reference.blocks import Block, Problem, four, part, tree_sum
+from mmha.reference.blocks import Block, Problem, four, part, product, tree_sum
 from mmha.reference.rule import Rule
 
 
@@ -113,10 +113,10 @@ class Scores:
 
     def softmax(self, block: Block) -> Softmax:
         """The weights of a block, before dropout."""
-        x = self.scale * (self.problem.fold(self.problem.q[block.at]) @ self.problem.k[block.kv].mT)
+        x = self.scale * product(self.problem.fold(self.problem.q[block.at]), self.problem.k[block.kv].mT)
         cap, steep = self.rule.softcap, None
         if cap is not None:
-            x, steep = cap * torch.tanh(x / cap), torch.cosh(x / cap) ** -2
+            x, steep = cap * torch.tanh(x / cap), _slope_of_tanh(x / cap)
         visible, added = self._surroundings(block)
         s = torch.where(visible, x if added is None else x + added, -math.inf)
         sink = self._sink(block, visible)
@@ -165,3 +165,9 @@ class Scores:
         rows = block.rows.stop - block.rows.start
         sink = self.problem.fold(self.sinks[block.heads, None, None].expand(-1, rows, 1))
         return torch.where(visible.any(-1, keepdim=True), sink, -math.inf)
+
+
+def _slope_of_tanh(x: Tensor) -> Tensor:
+    """1 - tanh(x)**2 without cancellation (torch's cosh would depend on the number of threads)."""
+    u = torch.exp(-2.0 * x.abs())
+    return 4.0 * u / (1.0 + u) ** 2
