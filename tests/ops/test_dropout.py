@@ -111,39 +111,3 @@ def test_checkpointing_replays_the_seed() -> None:
     torch.rand(3)
     for have, expected in zip(torch.autograd.grad(out.cos().sum(), x), want, strict=True):
         assert torch.equal(have, expected)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_compiled_function_draws_anew_and_goes_back_the_same_way(backend: str) -> None:
-    """The output is linear in v once the seed is fixed: <out, g> = <v, dv> says that backward dropped what forward did."""
-    torch._dynamo.reset()
-    x = [t.detach().double().requires_grad_() for t in inputs()]
-    compiled = torch.compile(lambda *t: mmha.attention(*t, MASK, dropout_p=0.5), fullgraph=True, backend=backend)
-    torch.manual_seed(19)
-    first, second = compiled(*x), compiled(*x)
-    assert not torch.equal(first, second)
-    for out in (first, second):
-        g = torch.randn(out.shape, dtype=out.dtype)
-        (dv,) = torch.autograd.grad(out, x[2], g)
-        torch.testing.assert_close((out * g).sum(), (x[2] * dv).sum())
-    torch.manual_seed(19)
-    assert torch.equal(compiled(*x), first)
-    if backend == "aot_eager":
-        torch.manual_seed(19)
-        assert torch.equal(mmha.attention(*x, MASK, dropout_p=0.5), first)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_an_exported_program_draws_its_seed() -> None:
-    class Module(torch.nn.Module):
-        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return mmha.attention(q, k, v, MASK, dropout_p=0.5)
-
-    x = tuple(t.detach() for t in inputs())
-    program = torch.export.export(Module(), x).module()
-    torch.manual_seed(2)
-    have = program(*x)
-    torch.manual_seed(2)
-    assert torch.equal(have, Module()(*x))
-    assert not torch.equal(have, program(*x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,17 +23,28 @@ MAX_START = 1 << 60
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-class Sizes(NamedTuple):
-    """The sizes every later step needs (glossary: ARCHITECTURE.md)."""
-
-    batch: int
-    heads: int
-    q_len: int
-    k_len: int
+#: (B, H, Tq, Tk).
+Sizes = tuple[int, int, int, int]
 
 
-def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
-    """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together."""
+def check_tensors(q: Any, k: Any, v: Any, plain: bool) -> Sizes:
+    """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together.
+
+    plain: `watch.is_plain` of the three, which answers most questions at once.
+    """
+    if plain and q.dtype in FLOATING and q.dtype == k.dtype == v.dtype:
+        q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
+        if len(q_shape) == len(k_shape) == 4:
+            batch, heads, q_len, dim = q_shape
+            _, k_heads, k_len, _ = k_shape
+            same = k_shape == (batch, k_heads, k_len, dim) and v_shape[:3] == k_shape[:3] and len(v_shape) == 4
+            if same and k_heads and heads % k_heads == 0:
+                return batch, heads, q_len, k_len
+    return _check_tensors(q, k, v)
+
+
+def _check_tensors(q: Any, k: Any, v: Any) -> Sizes:
+    """The same, question by question: for what `check_tensors` has no quick answer to."""
     for name, letters, x in (("q", "(B, H, Tq, D)", q), ("k", "(B, Hk, Tk, D)", k), ("v", "(B, Hk, Tk, Dv)", v)):
         if not isinstance(x, Tensor):
             raise checks.type_error(name, f"a tensor of shape {letters}", x)
@@ -55,13 +66,14 @@ def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
         raise checks.value_error("v", expected, f"shape {checks.shape_text(v.shape)}")
     if (k_heads == 0 and heads != 0) or (k_heads != 0 and heads % k_heads != 0):
         raise checks.value_error("q", f"heads H in a multiple of the heads of k, {k_heads}", f"H = {heads}")
-    return Sizes(batch, heads, q_len, k_len)
+    return batch, heads, q_len, k_len
 
 
-def check_memory(name: str, x: Tensor) -> None:
+def check_memory(name: str, *tensors: Tensor | None) -> None:
     """Raise for a tensor whose storage was freed (`untyped_storage().resize_(0)`): reading it would end the process."""
-    if x.data_ptr() == 0 and x.numel() and not x._is_zerotensor():
-        raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
+    for x in tensors:
+        if x is not None and x.data_ptr() == 0 and x.numel():
+            raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
 
 
 def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
@@ -72,10 +84,9 @@ def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and mask.dtype not in FLOATING):
         raise checks.type_error("mask", expected, mask)
     _check_storage("mask", mask)
-    wanted = tuple(sizes)
-    trailing = wanted[max(0, 4 - mask.dim()) :]
+    trailing = sizes[max(0, 4 - mask.dim()) :]
     if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
-        text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(wanted)}"
+        text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(sizes)}"
         raise checks.value_error("mask", text, checks.shape_text(mask.shape))
     return mask
 

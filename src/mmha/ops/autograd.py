@@ -11,53 +11,42 @@ from torch.utils import _pytree as pytree
 
 from mmha.ops import library, operators
 from mmha.ops.call import Call
-
-_ORDINARY = (Tensor, torch.nn.Parameter)
-
+from mmha.ops.watch import is_plain, is_transformed, is_watched
 
 class Way(NamedTuple):
     """A forward operator and its backward, and the functions beneath them."""
 
     forward: Any
     backward: Any
-    forward_here: Callable[..., Any]
-    backward_here: Callable[..., Any]
+    run: Callable[..., Any]
+    gradients: Callable[..., Any]
 
 
-KERNELS = Way(library.FORWARD, library.BACKWARD, operators.forward, operators.backward)
+KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients)
 REFERENCE = Way(
-    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.reference_forward, operators.reference_backward
+    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients
 )
 
 
 def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Any:
-    """The way's operator, past the dispatcher where nobody is watching: that halves the cost of a small call."""
-    parts = call.differentiable()
-    if is_direct(q, k, v, *parts):
-        if _wants_graph(q, k, v, *parts):
-            return _apply(_Attention, way, True, (q, k, v), call)
-        return way.forward_here(q, k, v, *call)
-    if _transformed():
-        return _apply(_Transformed, way, False, (q, k, v), call)
+    """The results of the way's operator."""
+    if is_transformed():
+        return _Transformed.apply(way, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
     return way.forward(q, k, v, *call)
+
+
+def attention_directly(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool) -> Any:
+    """The same past the dispatcher, where nobody is watching: that halves the cost of a small call."""
+    parts = call.parts()
+    if _wants_graph(q, k, v, parts):
+        return _apply_directly(way, True, call, q, k, v, *parts)
+    return way.run(q, k, v, call, want_lse)
 
 
 def float_mask(mask: Tensor) -> list[Tensor]:
     """`mmha::float_mask`: the visible pairs and the flags of a float mask."""
     mask = mask.detach()
-    return list(operators.float_mask(mask) if is_direct(mask) else library.FLOAT_MASK(mask))
-
-
-def is_direct(*tensors: Tensor | None) -> bool:
-    """Whether these are ordinary tensors and no compiler, tracer, mode, transform or profiler watches."""
-    return (
-        not torch.compiler.is_compiling()
-        and all(x is None or type(x) in _ORDINARY for x in tensors)
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.autograd.profiler._is_profiler_enabled
-        and not torch._C._is_tracing()
-    )
+    return list(operators.float_mask(mask) if is_plain(mask) and not is_watched() else library.FLOAT_MASK(mask))
 
 
 def _autograd_forward(way: Way) -> Callable[..., Any]:
@@ -65,8 +54,8 @@ def _autograd_forward(way: Way) -> Callable[..., Any]:
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
         call = Call(*rest)
-        if _wants_graph(q, k, v, *call.differentiable()):
-            return _apply(_Attention, way, False, (q, k, v), call)
+        if _wants_graph(q, k, v, call.parts()):
+            return _Attention.apply(way, False, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
         return _below(way.forward, q, k, v, *call)
 
     return kernel
@@ -77,52 +66,46 @@ def _autograd_backward(way: Way) -> Callable[..., Any]:
     return lambda *args: _once(way.backward, args)
 
 
-def _apply(function: Any, way: Way, direct: bool, inputs: tuple[Tensor, Tensor, Tensor], call: Call) -> Any:
-    return function.apply(way, direct, call, *inputs, *call.differentiable())
-
-
 class _Attention(torch.autograd.Function):
-    """Arguments: way, direct, call, q, k, v, then `call.differentiable()`, which autograd would not find in the call."""
+    """Arguments: way, direct, call, q, k, v, and `call.parts()`, which autograd would not find inside the call."""
 
     @staticmethod
     def forward(ctx: Any, way: Way, direct: bool, call: Call, *inputs: Any) -> Any:
         q, k, v, *_ = inputs
-        made = way.forward_here(q, k, v, *call) if direct else _below(way.forward, q, k, v, *call)
+        made = way.run(q, k, v, call) if direct else _below(way.forward, q, k, v, *call)
         _keep(ctx, way, call, inputs, made)
         return made
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        way, saved, call = _kept(ctx)
-        wanted = list(ctx.needs_input_grad[6:])
-        if not torch.is_grad_enabled() and is_direct(*saved, *grads):
-            made = way.backward_here(saved, grads, wanted, *call)
-        else:
-            args = saved, list(grads), wanted, *call
-            # torch.func cannot enter an autograd.Function from the operator's own kernel.
-            made = _once(way.backward, args) if _transformed() else way.backward(*args)
-        *main, extras = made
-        rest = iter(extras)
-        return None, None, None, *main, *(next(rest) if want else None for want in wanted)
+        return None, *_flow_back(ctx, ctx.needs_input_grad[6:], grads)
+
+
+#: `Function.apply` without its preparations for torch.func, for calls outside of it: they cost 5 microseconds.
+_apply_directly = super(torch.autograd.Function, _Attention).apply
 
 
 # torch.func asks for a forward without a context. Outside of it that form costs 40 microseconds a call more.
 class _Transformed(torch.autograd.Function):
+    """Arguments: way, call, q, k, v, and `call.parts()`."""
+
     @staticmethod
-    def forward(way: Way, direct: bool, call: Call, *inputs: Any) -> Any:
+    def forward(way: Way, call: Call, *inputs: Any) -> Any:
         q, k, v, *parts = inputs
-        return _below(way.forward, q, k, v, *call.with_differentiable(tuple(parts)))
+        return _below(way.forward, q, k, v, *call.with_parts(parts))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        way, _, call, *tensors = inputs
-        _keep(ctx, way, call.with_differentiable(tuple(tensors[3:])), tuple(tensors), output)
+        way, call, *tensors = inputs
+        _keep(ctx, way, call.with_parts(tensors[3:]), tuple(tensors), output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _flow_back(ctx, ctx.needs_input_grad[5:], grads)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         raise RuntimeError(library.NO_VMAP)
-
-    backward = _Attention.backward
 
 
 class _Once(torch.autograd.Function):
@@ -154,12 +137,11 @@ def _once(op: Any, args: tuple[Any, ...]) -> Any:
     return *made[:3], list(made[3:])
 
 
-def _transformed() -> bool:
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-def _wants_graph(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+def _wants_graph(q: Tensor, k: Tensor, v: Tensor, parts: tuple[Tensor | None, ...]) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    more = bool(parts) and any(x is not None and x.requires_grad for x in parts)
+    return q.requires_grad or k.requires_grad or v.requires_grad or more
 
 
 def _below(op: Any, *args: Any) -> Any:
@@ -170,19 +152,27 @@ def _below(op: Any, *args: Any) -> Any:
 def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Any, ...], made: Any) -> None:
     """Save everything for the backward: tensors with autograd, which frees them with the graph, the rest as it is."""
     ctx.set_materialize_grads(False)
-    ctx.rest = way, call.mask, call.scale, call.softcap, call.dropout_p
+    ctx.rest = way, len(inputs) - 3, call.mask, call.scale, call.softcap, call.dropout_p
     ctx.save_for_backward(*inputs[:3], *made[:2], call.q_start, call.seed, *inputs[3:], *call.mask_tensors)
-    ctx.parts = len(inputs) - 3
 
 
-def _kept(ctx: Any) -> tuple[Way, list[Tensor], Call]:
-    q, k, v, out, lse, q_start, seed, *tensors = ctx.saved_tensors
-    way, mask, scale, softcap, dropout_p = ctx.rest
-    slopes, table, sinks, *additives = tensors[: ctx.parts]
-    call = Call(
-        tensors[ctx.parts :], mask, q_start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed
-    )  # fmt: skip
-    return way, [q, k, v, out, lse], call
+def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, ...]) -> Any:
+    """None for the way and the call, and the gradients of q, k, v and of the parts of the call."""
+    way, count, mask, scale, softcap, dropout_p = ctx.rest
+    *saved, q_start, seed = (tensors := ctx.saved_tensors)[:7]  # asked for once: a checkpoint computes them anew each time
+    parts, mask_tensors = tensors[7 : 7 + count], list(tensors[7 + count :])
+    call = Call(mask_tensors, mask, q_start, scale, softcap=softcap, dropout_p=dropout_p, seed=seed).with_parts(parts)
+    three = (*grads, None)[:3]
+    given = [x for x in (*saved, *parts, *grads) if x is not None]
+    if not torch.is_grad_enabled() and not is_watched() and is_plain(*given):
+        made = way.gradients(saved, three, wanted, call)
+    else:
+        args = saved, *three, list(wanted), *call
+        # torch.func cannot enter an autograd.Function from the operator's own kernel.
+        made = _once(way.backward, args) if is_transformed() else way.backward(*args)
+    *main, extras = made
+    rest = iter(extras)
+    return None, None, *main, *(next(rest) if want else None for want in wanted)
 
 
 for _way in (KERNELS, REFERENCE):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -34,9 +35,10 @@ class Call(NamedTuple):
     dropout_p: float = 0.0
     seed: Tensor | None = None
 
-    def mask_call(self, sizes: tuple[int, int, int, int]) -> MaskCall:
-        """The mask alone, at sizes (B, H, Tq, Tk)."""
-        return MaskCall(self.mask, self.mask_tensors, sizes, self.q_start)
+    def mask_call(self, q: Tensor, k: Tensor) -> MaskCall:
+        """The mask alone, at the sizes of these."""
+        batch, heads, q_len, _ = q.shape
+        return MaskCall(self.mask, self.mask_tensors, (batch, heads, q_len, k.shape[2]), self.q_start)
 
     def settled(self, *, keep: bool = False) -> Call:
         """The same call without FLOAT: a mask of 0 and -inf alone is a bool mask, unless it is to be kept.
@@ -56,7 +58,15 @@ class Call(NamedTuple):
         """What may want a gradient besides q, k and v, in the order in which those gradients are passed."""
         return self.slopes, self.table, self.sinks, *self.additives
 
-    def with_differentiable(self, parts: tuple[Tensor | None, ...]) -> Call:
-        """The call with other tensors in the places of `differentiable`."""
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """`differentiable`, or nothing when there is none of it."""
+        if self.slopes is None and self.table is None and self.sinks is None and not self.additives:
+            return ()
+        return self.differentiable()
+
+    def with_parts(self, parts: Sequence[Any]) -> Call:
+        """The call with other tensors in the places of `parts`."""
+        if not parts:
+            return self
         slopes, table, sinks, *additives = parts
-        return self._replace(slopes=slopes, table=table, sinks=sinks, additives=additives)  # type: ignore[arg-type]
+        return self._replace(slopes=slopes, table=table, sinks=sinks, additives=additives)

@@ -31,31 +31,25 @@ class Extras:
         yield from ((1,) * (4 - x.dim()) + tuple(x.shape) for x in call.additives)
 
 
-def make_extras(call: Call, q_shape: torch.Size) -> Extras | None:
+def make_extras(call: Call, batch: int, heads: int) -> Extras | None:
     """All of the call but its mask and scale; None when there is nothing of it."""
-    plain = call.softcap is None and not call.dropout_p and call.sinks is None and not call.additives
-    if plain and call.slopes is None and call.table is None:
+    if call.softcap is None and not call.dropout_p and not call.parts():
         return None
     slopes, table, sinks = (_packed(x, torch.float32) for x in (call.slopes, call.table, call.sinks))
     start = None
     if call.q_start is not None and (slopes is not None or table is not None):
-        start = _packed(call.q_start.expand(q_shape[0]), torch.int64)
-    additives = [real(x if x.dtype in DTYPES else x.float()) for x in call.additives]
+        start = _packed(call.q_start.expand(batch), torch.int64)
+    additives = [x if x.dtype in DTYPES else x.float() for x in call.additives]
     seed = 0 if call.seed is None else int(call.seed)
     native = (
         call.softcap or 0.0, _address(start), _address(slopes), _table(table), [_additive(x) for x in additives],
         _address(sinks), call.dropout_p, seed,
     )  # fmt: skip
-    return Extras(native, (start, slopes, table, *additives), sinks, q_shape[1])
-
-
-def real(x: Tensor) -> Tensor:
-    """The tensor with its numbers in memory: a negative bit and a zero tensor are promises about numbers."""
-    return x.clone().resolve_neg() if x.is_neg() or x._is_zerotensor() else x
+    return Extras(native, (start, slopes, table, *additives), sinks, heads)
 
 
 def _packed(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if x is None else real(x).to(dtype).contiguous()
+    return None if x is None else x.to(dtype).contiguous()
 
 
 def _address(x: Tensor | None) -> int:

@@ -1,4 +1,8 @@
-"""Where tensors meet the compiled kernels: they go down as addresses, sizes and strides that are checked here."""
+"""Where tensors meet the compiled kernels: they go down as addresses, sizes and strides that are checked here.
+
+A tensor that comes here is what its memory says: a negative bit, a zero tensor and the like were resolved by torch's
+dispatcher, past which only plain tensors go (`watch.is_plain`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from mmha import _kernels, checks, masks
 from mmha.ops.call import Call
-from mmha.ops.extras import DTYPES, Extras, make_extras, real
+from mmha.ops.extras import DTYPES, Extras, make_extras
 
 MAX_HEAD_DIM = 512
 
@@ -32,11 +36,6 @@ def _is_bare(q: Tensor, call: Call) -> bool:
 # -------------------------------------------------------------------------------------------------------------------
 
 
-def sizes_of(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:
-    """(B, H, Tq, Tk)."""
-    return q.shape[0], q.shape[1], q.shape[2], k.shape[2]
-
-
 def has_kernel(q: Tensor, v: Tensor, call: Call) -> bool:
     """Whether the kernels take this problem: not float64, no empty dimension, head sizes up to 512."""
     if q.dtype not in DTYPES:
@@ -45,28 +44,29 @@ def has_kernel(q: Tensor, v: Tensor, call: Call) -> bool:
         return False
     if not (COMPLETE or _is_bare(q, call)):
         return False
-    narrow = q.shape[3] <= MAX_HEAD_DIM and v.shape[3] <= MAX_HEAD_DIM
-    return narrow and 0 not in q.shape and 0 not in v.shape
+    q_shape, v_shape = q.shape, v.shape
+    return 0 not in q_shape and 0 not in v_shape and q_shape[3] <= MAX_HEAD_DIM and v_shape[3] <= MAX_HEAD_DIM
 
 
-def default_scale(q: Tensor, scale: float | None) -> float:
-    """`scale`, or 1 / sqrt(D); with D = 0 every score is 0 and any finite scale is right."""
-    return 1.0 / math.sqrt(max(q.shape[3], 1)) if scale is None else scale
-
-
-def forward(plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """out (B, H, Tq, Dv) in the dtype of q, and lse (B, H, Tq), float32."""
-    q, k, v = _plain_rows(q), _plain_rows(k), _plain_rows(v)
-    out = q.new_empty((*q.shape[:3], v.shape[3]))
-    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-    extras = make_extras(call, q.shape)
-    scale, threads = default_scale(q, call.scale), torch.get_num_threads()
-    tensors = _arg(q), _arg(k), _arg(v), _arg(out)
+def forward(
+    plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """out (B, H, Tq, Dv) in the dtype of q, and lse (B, H, Tq), float32, when it is wanted."""
+    q, k, v = _rows(q), _rows(k), _rows(v)
+    at_q, at_k, at_v = _arg(q), _arg(k), _arg(v)
+    batch, heads, q_len, dim = at_q[1]
+    out = q.new_empty(batch, heads, q_len, at_v[1][3])
+    lse = q.new_empty(batch, heads, q_len, dtype=torch.float32) if want_lse else None
+    scale = 1.0 / math.sqrt(dim) if call.scale is None else call.scale
+    at_lse = 0 if lse is None else lse.data_ptr()
     if COMPLETE:
+        extras = make_extras(call, batch, heads)
         native = None if extras is None else extras.native
-        _kernels.forward(plan.native, DTYPES[q.dtype], *tensors, lse.data_ptr(), scale, native, threads)
+        _kernels.forward(
+            plan.native, DTYPES[q.dtype], at_q, at_k, at_v, _arg(out), at_lse, scale, native, torch.get_num_threads()
+        )
     else:
-        _kernels.forward(plan.native, *tensors, lse.data_ptr(), scale, threads)  # type: ignore[call-arg, arg-type]
+        _kernels.forward(plan.native, at_q, at_k, at_v, _arg(out), at_lse, scale, torch.get_num_threads())  # type: ignore[call-arg, arg-type]
     return out, lse
 
 
@@ -74,7 +74,7 @@ def backward(
     plan: masks.Plan, saved: Sequence[Tensor], grads: tuple[Tensor, Tensor | None], wanted: Sequence[bool], call: Call
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """dq, dk, dv from (q, k, v, out, lse) and the gradients of out and lse; and of `call.differentiable()` the wanted."""
-    q, k, v, out, grad_out = (_plain_rows(x) for x in (*saved[:4], grads[0]))
+    q, k, v, out, grad_out = (_rows(x) for x in (*saved[:4], grads[0]))
     lse, dtype, threads = saved[4].contiguous(), DTYPES[q.dtype], torch.get_num_threads()
     # With lse an output as well: ds = p * (dp - sum(p * dp) + grad_lse), and the kernels subtract one number per row.
     delta = torch.empty_like(lse)
@@ -82,7 +82,8 @@ def backward(
     if grads[1] is not None:
         delta -= grads[1]
     made = q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape)
-    extras, scale = make_extras(call, q.shape), default_scale(q, call.scale)
+    extras = make_extras(call, *q.shape[:2])
+    scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
     problem: Any = (_arg(q), _arg(k), _arg(v), lse.data_ptr(), delta.data_ptr(), _arg(grad_out))
     outputs = _arg(made[0]), _arg(made[1]), _arg(made[2])
     if not COMPLETE:
@@ -132,9 +133,8 @@ def _row_dot(dtype: int, a: Tensor, b: Tensor, out: Tensor, threads: int) -> Non
         _kernels.row_dot(_arg(a), _arg(b), out.data_ptr(), threads)  # type: ignore[call-arg, arg-type]
 
 
-def _plain_rows(x: Tensor) -> Tensor:
-    """The tensor as the kernels read it: real numbers in memory, the last dimension contiguous."""
-    x = real(x)
+def _rows(x: Tensor) -> Tensor:
+    """The tensor as the kernels read it: its last dimension contiguous."""
     return x if x.stride(3) == 1 else x.contiguous()
 
 

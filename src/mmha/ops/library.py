@@ -20,7 +20,10 @@ _CALL = (
     "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale, Tensor? slopes, Tensor? table, Tensor[] additives, "
     "Tensor? sinks, float? softcap, float dropout_p, Tensor? seed"
 )
-_BACKWARD = f"(Tensor[] saved, Tensor?[] grads, bool[] wanted, {_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
+_BACKWARD = (
+    "(Tensor[] saved, Tensor? grad_out, Tensor? grad_lse, Tensor? grad_weights, bool[] wanted, "
+    f"{_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
+)
 _SCHEMAS = {
     "attention_forward": f"(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor, Tensor)",
     "attention_backward": _BACKWARD,

@@ -18,62 +18,81 @@ from mmha.ops.plans import PLANS
 Pair = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
-Grads = Sequence[Tensor | None]
+Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 float_mask, float_mask_like = split, split_like
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Pair:
-    """out and lse."""
-    call = _checked(q, k, v, Call(*rest))
+def run(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
+    """out, and lse unless nobody will look at it."""
+    call = _checked(q, k, v, call)
     if kernels.has_kernel(q, v, call):
-        return kernels.forward(PLANS.get(call.mask_call(kernels.sizes_of(q, k))), q, k, v, call)
+        return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
     return out.to(q.dtype), lse.to(_lse_dtype(q))
 
 
-def backward(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
-    """dq, dk, dv, and of `Call.differentiable()` the gradients that are wanted. saved: q, k, v, out, lse."""
-    q, k, v, out, _ = saved
-    call = Call(*rest)
-    if call.mask == FLOAT:
-        call = call.settled(keep=wanted[3])
-        wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
-    if not kernels.has_kernel(q, v, call):
-        return _reference_gradients(q, k, v, grads, wanted, call)
-    plan = PLANS.get(call.mask_call(kernels.sizes_of(q, k)), backward=True)
-    grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
-    return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
-
-
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
+def run_reference(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True) -> Three:
     """out, lse and the weights."""
-    call = _checked(q, k, v, Call(*rest))
+    call = _checked(q, k, v, call)
     out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
     assert weights is not None
     return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
 
 
-def reference_backward(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
-    """As `backward`; the third of the gradients that come in is that of the weights."""
-    return _reference_gradients(*saved[:3], grads, wanted, Call(*rest).settled(keep=True))
+def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+    """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v, out, lse; grads: of out, lse, weights."""
+    q, k, v, out, _ = saved
+    if call.mask == FLOAT:
+        call = call.settled(keep=wanted[3])
+        wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
+    if not kernels.has_kernel(q, v, call):
+        return _reference_gradients(q, k, v, grads, wanted, call)
+    plan = PLANS.get(call.mask_call(q, k), backward=True)
+    grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
+    return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
+
+
+def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+    """The same of out, lse and weights of `run_reference`."""
+    return _reference_gradients(*saved[:3], grads, wanted, call.settled(keep=True))
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    """`mmha::attention_forward`."""
+    return run(q, k, v, Call(*rest))
+
+
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
+    """`mmha::attention_reference_forward`."""
+    return run_reference(q, k, v, Call(*rest))
+
+
+def backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """`mmha::attention_backward`."""
+    return gradients(saved, rest[:3], rest[3], Call(*rest[4:]))
+
+
+def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """`mmha::attention_reference_backward`."""
+    return reference_gradients(saved, rest[:3], rest[3], Call(*rest[4:]))
 
 
 def _checked(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
     """The call without FLOAT, when all numbers that it needs are in memory and make sense."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        check_memory(name, x)
-    for x in call.mask_tensors:
-        check_memory("mask", x)
-    for x in (call.slopes, call.table, *call.additives):
-        if x is not None:
-            check_memory("bias", x)
-    if call.sinks is not None:
+    if not (q.data_ptr() and k.data_ptr() and v.data_ptr()):
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            check_memory(name, x)
+    if call.mask_tensors:
+        check_memory("mask", *call.mask_tensors)
+    if call.parts():
+        check_memory("bias", call.slopes, call.table, *call.additives)
         check_memory("sinks", call.sinks)
-        check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
-    for x in (call.slopes, call.table):
-        if x is not None:
-            check_numbers("bias", "slopes and a table of finite numbers", x.abs())
+        if call.sinks is not None:
+            check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
+        for part in (call.slopes, call.table):
+            if part is not None:
+                check_numbers("bias", "slopes and a table of finite numbers", part.abs())
     return call.settled()
 
 
@@ -85,17 +104,16 @@ def _reference_gradients(
     if table is not None and call.table is not None:
         table = table.sum_to_size(call.table.shape)
     extras = (made.slopes, table, made.sinks, *(made.additive or ()))
-    return (
-        made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype),
-        [g.to(x.dtype) for g, x, want in zip(extras, call.differentiable(), wanted, strict=True) if want],
-    )  # fmt: skip
+    parts = zip(extras, call.differentiable(), wanted, strict=True) if any(wanted) else ()
+    more = [g.to(x.dtype) for g, x, want in parts if want and g is not None and x is not None]
+    return made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype), more
 
 
 def _rule(q: Tensor, k: Tensor, call: Call) -> reference.Rule:
     dropout = None if call.seed is None else reference.Dropout(call.dropout_p, int(call.seed))
     table = None if call.table is None else call.table.expand(q.shape[1], -1)
     return reference.Rule(
-        visible=call.mask_call(kernels.sizes_of(q, k)).rows_visible(), additive=tuple(call.additives) or None,
+        visible=call.mask_call(q, k).rows_visible(), additive=tuple(call.additives) or None,
         scale=call.scale, softcap=call.softcap, sinks=call.sinks, slopes=call.slopes, table=table,
         q_start=call.q_start, dropout=dropout,
     )  # fmt: skip
@@ -110,11 +128,12 @@ def forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Pair:
     return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
 
 
-def backward_like(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], *rest: Any) -> Gradients:
+def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     """What `backward` and `reference_backward` return."""
     q, k, v = (x.new_empty(x.shape) for x in saved[:3])
-    extras = zip(Call(*rest).differentiable(), wanted, strict=True)
-    return q, k, v, [x.new_empty(x.shape) for x, want in extras if want and x is not None]
+    wanted, call = rest[3], Call(*rest[4:])
+    parts = zip(call.parts(), wanted, strict=True)
+    return q, k, v, [x.new_empty(x.shape) for x, want in parts if want and x is not None]
 
 
 def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Three:

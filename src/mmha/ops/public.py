@@ -13,6 +13,7 @@ from mmha.masks import Mask
 from mmha.ops import arguments, autograd
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
+from mmha.ops.watch import is_plain, is_watched
 
 
 def attention(
@@ -70,16 +71,21 @@ def attention(
     """
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
-    sizes = arguments.check_tensors(q, k, v)
-    mask = arguments.check_mask(mask, sizes)
-    parts = arguments.check_bias(bias, sizes)
-    scale = arguments.check_scale(scale, q.dtype)
-    softcap = arguments.check_softcap(softcap)
-    sinks = arguments.check_sinks(sinks, sizes.heads)
+    plain = is_plain(q, k, v)
+    sizes = arguments.check_tensors(q, k, v, plain)
+    if mask is not None:
+        mask = arguments.check_mask(mask, sizes)
+    parts = None if bias is None else arguments.check_bias(bias, sizes)
+    if scale is not None:
+        scale = arguments.check_scale(scale, q.dtype)
+    if softcap is not None:
+        softcap = arguments.check_softcap(softcap)
+    if sinks is not None:
+        sinks = arguments.check_sinks(sinks, sizes[1])
     dropout_p = arguments.check_dropout(dropout_p)
     arguments.check_flag("return_lse", return_lse)
     arguments.check_flag("return_weights", return_weights)
-    start = arguments.check_start(q_start, sizes.batch)
+    start = None if q_start is None else arguments.check_start(q_start, sizes[0])
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         raise NotImplementedError("mmha.attention: forward-mode derivatives (jvp) are not available")
     spec, tensors, additives = _flatten(mask)
@@ -88,7 +94,11 @@ def attention(
         slopes, table, additives = parts.slopes, parts.table, [*additives, *parts.additives]
     seed = _seed() if dropout_p else None
     call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
-    results = autograd.attention(autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call)
+    way = autograd.REFERENCE if return_weights else autograd.KERNELS
+    if plain and not is_watched() and is_plain(*(x for x in call.parts() if x is not None)):
+        results = autograd.attention_directly(way, q, k, v, call, return_lse)
+    else:
+        results = autograd.attention(way, q, k, v, call)
     if return_lse:
         return tuple(results)
     return (results[0], results[2]) if return_weights else results[0]
