@@ -115,6 +115,7 @@ def test_everything_is_dropped_at_1() -> None:
     rule = Rule(sinks=torch.randn(H), dropout=Dropout(1.0, seed=1))
     out, lse, weights = reference.attention(*x, rule, return_weights=True)
     _, wanted_lse, wanted_weights = reference.attention(*x, replace(rule, dropout=None), return_weights=True)
+    assert Dropout(1.0, seed=1).factor == 0.0  # the largest noise, 2**32 - 1, is not below any threshold
     assert not out.any()
     assert torch.equal(lse, wanted_lse)
     assert weights is not None

@@ -39,7 +39,7 @@ def attention(
     for block in problem.blocks():
         made, keep = scores.softmax(block), scores.kept(block)
         dropped = scores.drop(made.weights, keep)
-        sums = sum_visible(dropped, problem.v[block.kv], _through(made.visible, keep))
+        sums = sum_visible(dropped, problem.v[block.kv], made.visible)
         out[block.at] = problem.unfold(sums)[..., : v.shape[3]]
         lse[block.at] = problem.unfold(made.lse)[..., 0]
         if weights is not None:
@@ -97,8 +97,8 @@ class _Backward:
         problem, scores, (dq, dk, dv) = self.problem, self.scores, self.sums
         made, keep = scores.softmax(block), scores.kept(block)
         if self.out is not None:
-            g_out, through = problem.fold(self.out[block.at]), _through(made.visible, keep)
-            dv[block.kv] += sum_visible(scores.drop(made.weights, keep).mT, g_out, through.mT)
+            g_out, dropped = problem.fold(self.out[block.at]), scores.drop(made.weights, keep)
+            dv[block.kv] += sum_visible(dropped.mT, g_out, made.visible.mT)
         g, delta = self._of_scores(block, made, keep)
         for term in scores.terms:
             term.collect(block, problem.unfold_pairs(g))
@@ -120,8 +120,3 @@ class _Backward:
         if self.lse is not None:
             delta = delta - fold(self.lse[block.at])
         return torch.where(made.visible, made.weights * (dw - delta), 0.0), delta
-
-
-def _through(visible: Tensor, keep: Tensor | None) -> Tensor:
-    """Through which pairs values pass."""
-    return visible if keep is None else visible & keep
