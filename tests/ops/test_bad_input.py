@@ -25,6 +25,13 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
+def written(kind: Callable[[Tensor], Bias], x: Tensor, value: float) -> Bias:
+    """A bias whose tensor was written after it was made and checked."""
+    bias = kind(x)
+    x[0] = value
+    return bias
+
+
 MASK_KINDS = "None, a Mask, a bool tensor (True = visible) or a float tensor (added to the scores)"
 
 TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -175,12 +182,27 @@ TABLE: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"bias": Causal()}, TypeError,
         "`bias`: expected None or a Bias (mmha.bias; Additive(x) makes one of a tensor), got Causal Causal()",
     ),
+    "a bias of other heads": (
+        {"bias": ALiBi(zeros(HK))}, ValueError, "`bias`: expected ALiBi with H = 6 slopes, got 3",
+    ),
+    "a bias of other sizes": (
+        {"bias": Relative(zeros(1, 3)) + Additive(zeros(B, H, TQ, 3))}, ValueError,
+        "`bias`: expected Additive of a shape that broadcasts to (B, H, Tq, Tk) = (2, 6, 5, 7), got (2, 6, 5, 3)",
+    ),
+    "a bias on the meta device": (
+        {"bias": Additive(torch.zeros(TQ, TK, device="meta"))}, NotImplementedError,
+        "`bias`: expected a tensor on the device cpu, got device meta",
+    ),
+    "a sparse bias": (
+        {"bias": Additive(zeros(TQ, TK).to_sparse())}, TypeError,
+        "`bias`: expected a dense (strided) tensor, got layout sparse_coo",
+    ),
     "NaN in slopes": (
-        {"bias": ALiBi(torch.tensor([0.5] * 5 + [math.nan]))}, ValueError,
+        {"bias": written(ALiBi, zeros(H), math.nan)}, ValueError,
         "`bias`: expected slopes and a table of finite numbers, got one with nan in it",
     ),
     "-inf in a table": (
-        {"bias": Relative(torch.full((H, 3), -math.inf))}, ValueError,
+        {"bias": written(Relative, zeros(H, 3), -math.inf)}, ValueError,
         "`bias`: expected slopes and a table of finite numbers, got one with inf in it",
     ),
     "softcap is text": (
