@@ -27,19 +27,17 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 Sizes = tuple[int, int, int, int]
 
 
-def check_tensors(q: Any, k: Any, v: Any, plain: bool) -> Sizes:
+def check_tensors(q: Any, k: Any, v: Any, direct: bool) -> Sizes:
     """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together.
 
-    plain: `watch.is_plain` of the three, which answers most questions at once.
+    direct: `watch.is_direct` of the three, which answers most questions.
     """
-    if plain and q.dtype in FLOATING and q.dtype == k.dtype == v.dtype:
-        q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
-        if len(q_shape) == len(k_shape) == 4:
-            batch, heads, q_len, dim = q_shape
-            _, k_heads, k_len, _ = k_shape
-            same = k_shape == (batch, k_heads, k_len, dim) and v_shape[:3] == k_shape[:3] and len(v_shape) == 4
-            if same and k_heads and heads % k_heads == 0:
-                return batch, heads, q_len, k_len
+    if direct and q.dtype in FLOATING and q.dtype == k.dtype == v.dtype and q.dim() == k.dim() == v.dim() == 4:
+        (batch, heads, q_len, dim), (k_batch, k_heads, k_len, k_dim) = q.shape, k.shape
+        v_batch, v_heads, v_len, _ = v.shape
+        same = batch == k_batch == v_batch and dim == k_dim and k_heads == v_heads and k_len == v_len
+        if same and k_heads and heads % k_heads == 0:
+            return batch, heads, q_len, k_len
     return _check_tensors(q, k, v)
 
 
@@ -101,10 +99,11 @@ def check_scale(scale: Any, dtype: torch.dtype) -> float | None:
     return number
 
 
-def check_flag(name: str, flag: Any) -> None:
-    """Raise unless the flag is True or False: any other value may not mean what it looks like ("no" is true)."""
-    if flag is not True and flag is not False:
-        raise checks.type_error(name, "True or False", flag)
+def check_flags(return_lse: Any, return_weights: Any) -> None:
+    """Raise unless both are True or False: any other value may not mean what it looks like ("no" is true)."""
+    for name, flag in (("return_lse", return_lse), ("return_weights", return_weights)):
+        if flag is not True and flag is not False:
+            raise checks.type_error(name, "True or False", flag)
 
 
 def check_start(q_start: Any, batch: int) -> Tensor | None:

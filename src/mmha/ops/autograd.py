@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from mmha.ops import library, operators
 from mmha.ops.call import Call
-from mmha.ops.watch import is_plain, is_transformed, is_watched
+from mmha.ops.watch import is_direct, is_transformed
 
 class Way(NamedTuple):
     """A forward operator and its backward, and the functions beneath them."""
@@ -28,25 +28,27 @@ REFERENCE = Way(
 )
 
 
-def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Any:
-    """The results of the way's operator."""
-    if is_transformed():
-        return _Transformed.apply(way, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
-    return way.forward(q, k, v, *call)
+def attention(
+    way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: bool, want_lse: bool
+) -> tuple[Tensor, ...]:
+    """The results of the way's operator: out first, the second may be None when lse is not wanted.
 
-
-def attention_directly(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool) -> Any:
-    """The same past the dispatcher, where nobody is watching: that halves the cost of a small call."""
+    direct: `watch.is_direct` of q, k and v; then the call goes past the dispatcher, which halves its cost when small.
+    """
     parts = call.parts()
-    if _wants_graph(q, k, v, parts):
-        return _apply_directly(way, True, call, q, k, v, *parts)
-    return way.run(q, k, v, call, want_lse)
+    if direct and (not parts or is_direct(*[x for x in parts if x is not None])):
+        if _wants_graph(q, k, v, parts):
+            return _apply_directly(way, want_lse, call, q, k, v, *parts)  # type: ignore[no-any-return]
+        return way.run(q, k, v, call, want_lse)
+    if is_transformed():
+        return _Transformed.apply(way, call, q, k, v, *parts)  # type: ignore[no-untyped-call]
+    return way.forward(q, k, v, *call)
 
 
 def float_mask(mask: Tensor) -> list[Tensor]:
     """`mmha::float_mask`: the visible pairs and the flags of a float mask."""
     mask = mask.detach()
-    return list(operators.float_mask(mask) if is_plain(mask) and not is_watched() else library.FLOAT_MASK(mask))
+    return list(operators.float_mask(mask) if is_direct(mask) else library.FLOAT_MASK(mask))
 
 
 def _autograd_forward(way: Way) -> Callable[..., Any]:
@@ -55,7 +57,7 @@ def _autograd_forward(way: Way) -> Callable[..., Any]:
     def kernel(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
         call = Call(*rest)
         if _wants_graph(q, k, v, call.parts()):
-            return _Attention.apply(way, False, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
+            return _Watched.apply(way, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
         return _below(way.forward, q, k, v, *call)
 
     return kernel
@@ -66,15 +68,14 @@ def _autograd_backward(way: Way) -> Callable[..., Any]:
     return lambda *args: _once(way.backward, args)
 
 
-class _Attention(torch.autograd.Function):
-    """Arguments: way, direct, call, q, k, v, and `call.parts()`, which autograd would not find inside the call."""
+class _Direct(torch.autograd.Function):
+    """Arguments: way, want_lse, call, q, k, v, and `call.parts()`, which autograd would not find inside the call."""
 
     @staticmethod
-    def forward(ctx: Any, way: Way, direct: bool, call: Call, *inputs: Any) -> Any:
-        q, k, v, *_ = inputs
-        made = way.run(q, k, v, call) if direct else _below(way.forward, q, k, v, *call)
-        _keep(ctx, way, call, inputs, made)
-        return made
+    def forward(ctx: Any, way: Way, want_lse: bool, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        made = way.run(q, k, v, call)
+        _keep(ctx, way, call, (q, k, v), parts, made)
+        return made if want_lse or len(made) > 2 else made[:1]  # a result less, a microsecond less
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -82,7 +83,21 @@ class _Attention(torch.autograd.Function):
 
 
 #: `Function.apply` without its preparations for torch.func, for calls outside of it: they cost 5 microseconds.
-_apply_directly = super(torch.autograd.Function, _Attention).apply
+_apply_directly = super(torch.autograd.Function, _Direct).apply
+
+
+class _Watched(torch.autograd.Function):
+    """Arguments: way, call, q, k, v, and `call.parts()`."""
+
+    @staticmethod
+    def forward(ctx: Any, way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        made = _below(way.forward, q, k, v, *call)
+        _keep(ctx, way, call, (q, k, v), parts, made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _flow_back(ctx, ctx.needs_input_grad[5:], grads)
 
 
 # torch.func asks for a forward without a context. Outside of it that form costs 40 microseconds a call more.
@@ -90,22 +105,19 @@ class _Transformed(torch.autograd.Function):
     """Arguments: way, call, q, k, v, and `call.parts()`."""
 
     @staticmethod
-    def forward(way: Way, call: Call, *inputs: Any) -> Any:
-        q, k, v, *parts = inputs
+    def forward(way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
         return _below(way.forward, q, k, v, *call.with_parts(parts))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        way, call, *tensors = inputs
-        _keep(ctx, way, call.with_parts(tensors[3:]), tuple(tensors), output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return _flow_back(ctx, ctx.needs_input_grad[5:], grads)
+        way, call, q, k, v, *parts = inputs
+        _keep(ctx, way, call, (q, k, v), tuple(parts), output)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         raise RuntimeError(library.NO_VMAP)
+
+    backward = _Watched.backward
 
 
 class _Once(torch.autograd.Function):
@@ -149,11 +161,11 @@ def _below(op: Any, *args: Any) -> Any:
         return op(*args)
 
 
-def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Any, ...], made: Any) -> None:
+def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, ...], parts: tuple[Any, ...], made: Any) -> None:
     """Save everything for the backward: tensors with autograd, which frees them with the graph, the rest as it is."""
     ctx.set_materialize_grads(False)
-    ctx.rest = way, len(inputs) - 3, call.mask, call.scale, call.softcap, call.dropout_p
-    ctx.save_for_backward(*inputs[:3], *made[:2], call.q_start, call.seed, *inputs[3:], *call.mask_tensors)
+    ctx.rest = way, len(parts), call.mask, call.scale, call.softcap, call.dropout_p
+    ctx.save_for_backward(*inputs, made[0], made[1], call.q_start, call.seed, *parts, *call.mask_tensors)
 
 
 def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, ...]) -> Any:
@@ -164,7 +176,7 @@ def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, .
     call = Call(mask_tensors, mask, q_start, scale, softcap=softcap, dropout_p=dropout_p, seed=seed).with_parts(parts)
     three = (*grads, None)[:3]
     given = [x for x in (*saved, *parts, *grads) if x is not None]
-    if not torch.is_grad_enabled() and not is_watched() and is_plain(*given):
+    if not torch.is_grad_enabled() and is_direct(*given):
         made = way.gradients(saved, three, wanted, call)
     else:
         args = saved, *three, list(wanted), *call

@@ -43,6 +43,8 @@ def run_reference(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = 
 def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
     """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v, out, lse; grads: of out, lse, weights."""
     q, k, v, out, _ = saved
+    _check_memory(q, k, v)
+    _check_call_memory(call)
     if call.mask == FLOAT:
         call = call.settled(keep=wanted[3])
         wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
@@ -55,6 +57,8 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
 
 def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
     """The same of out, lse and weights of `run_reference`."""
+    _check_memory(*saved[:3])
+    _check_call_memory(call)
     return _reference_gradients(*saved[:3], grads, wanted, call.settled(keep=True))
 
 
@@ -81,19 +85,28 @@ def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
 def _checked(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
     """The call without FLOAT, when all numbers that it needs are in memory and make sense."""
     if not (q.data_ptr() and k.data_ptr() and v.data_ptr()):
-        for name, x in (("q", q), ("k", k), ("v", v)):
-            check_memory(name, x)
-    if call.mask_tensors:
-        check_memory("mask", *call.mask_tensors)
-    if call.parts():
-        check_memory("bias", call.slopes, call.table, *call.additives)
-        check_memory("sinks", call.sinks)
-        if call.sinks is not None:
-            check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
-        for part in (call.slopes, call.table):
-            if part is not None:
-                check_numbers("bias", "slopes and a table of finite numbers", part.abs())
+        _check_memory(q, k, v)
+    parts = call.parts()
+    if not parts and not call.mask_tensors:
+        return call
+    _check_call_memory(call)
+    if call.sinks is not None:
+        check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
+    for part in parts[:2]:
+        if part is not None:
+            check_numbers("bias", "slopes and a table of finite numbers", part.abs())
     return call.settled()
+
+
+def _check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_memory(name, x)
+
+
+def _check_call_memory(call: Call) -> None:
+    check_memory("mask", *call.mask_tensors)
+    check_memory("bias", call.slopes, call.table, *call.additives)
+    check_memory("sinks", call.sinks)
 
 
 def _reference_gradients(

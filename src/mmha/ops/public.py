@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from mmha.bias import Bias
 from mmha.masks import Mask
 from mmha.ops import arguments, autograd
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
-from mmha.ops.watch import is_plain, is_watched
+from mmha.ops.watch import is_direct, is_forward_mode
 
 
 def attention(
@@ -71,8 +70,8 @@ def attention(
     """
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
-    plain = is_plain(q, k, v)
-    sizes = arguments.check_tensors(q, k, v, plain)
+    direct = is_direct(q, k, v)
+    sizes = arguments.check_tensors(q, k, v, direct)
     if mask is not None:
         mask = arguments.check_mask(mask, sizes)
     parts = None if bias is None else arguments.check_bias(bias, sizes)
@@ -82,35 +81,29 @@ def attention(
         softcap = arguments.check_softcap(softcap)
     if sinks is not None:
         sinks = arguments.check_sinks(sinks, sizes[1])
-    dropout_p = arguments.check_dropout(dropout_p)
-    arguments.check_flag("return_lse", return_lse)
-    arguments.check_flag("return_weights", return_weights)
+    if dropout_p or type(dropout_p) is not float:
+        dropout_p = arguments.check_dropout(dropout_p)
+    arguments.check_flags(return_lse, return_weights)
     start = None if q_start is None else arguments.check_start(q_start, sizes[0])
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    if not direct and is_forward_mode():
         raise NotImplementedError("mmha.attention: forward-mode derivatives (jvp) are not available")
-    spec, tensors, additives = _flatten(mask)
+    spec, tensors, additives = (FULL, [], []) if mask is None else _flatten(mask)
     slopes = table = None
     if parts is not None:
         slopes, table, additives = parts.slopes, parts.table, [*additives, *parts.additives]
     seed = _seed() if dropout_p else None
     call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
-    way = autograd.REFERENCE if return_weights else autograd.KERNELS
-    if plain and not is_watched() and is_plain(*(x for x in call.parts() if x is not None)):
-        results = autograd.attention_directly(way, q, k, v, call, return_lse)
-    else:
-        results = autograd.attention(way, q, k, v, call)
+    results = autograd.attention(autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call, direct, return_lse)
     if return_lse:
         return tuple(results)
     return (results[0], results[2]) if return_weights else results[0]
 
 
-def _flatten(mask: Mask | Tensor | None) -> tuple[str, list[Tensor], list[Tensor]]:
+def _flatten(mask: Mask | Tensor) -> tuple[str, list[Tensor], list[Tensor]]:
     """The mask as an operator takes it: notation, tensors, and what it adds to the scores."""
-    if mask is None:
-        return FULL, [], []
-    if isinstance(mask, Tensor):
-        return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
-    return *mask.flatten(), []
+    if isinstance(mask, Mask):
+        return *mask.flatten(), []
+    return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
 
 
 def _seed() -> Tensor:
