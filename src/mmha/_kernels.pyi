@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 # offsets int64 (rows + 1,), spans int32 (n, 2): row r owns the sorted, disjoint runs spans[offsets[r]:offsets[r + 1]].
 Spans = tuple[NDArray[np.int64], NDArray[np.int32]]
 Dims = tuple[int, int, int]
-# Address, (B, heads, T, width), strides in elements of all but the last dimension, which is contiguous. float32.
+# Address, (B, heads, T, width), strides in elements of all but the last dimension, which is contiguous.
 Tensor = tuple[int, tuple[int, int, int, int], Dims]
 
 def isa() -> str: ...
@@ -48,19 +48,53 @@ class Plan:
     def row(self, r: int) -> list[tuple[int, int]]: ...
     def tiles(self, q_tile: int = 32, k_tile: int = 256) -> NDArray[np.uint8]: ...
 
-def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: int, scale: float, threads: int) -> None: ...
-def backward(
+# The element type of q, k, v, out, grad_out and gradients: 0 float32, 1 bfloat16, 2 float16. lse and delta are float32.
+DType = int
+# softcap (0.0: none); addresses of start (int64 (B,), 0: Tk - Tq), of slopes (H,), of the table (H, width) with its width and
+# head stride; additives (address, dtype, strides of (B, H, Tq, Tk)); address of sinks (H,); dropout_p; seed. An address of 0
+# stands for what is not there; slopes, table and sinks are float32.
+Extras = tuple[
+    float, int, int, tuple[int, int, int], list[tuple[int, DType, tuple[int, int, int, int]]], int, float, int
+]
+# q, k, v, lse, delta, grad_out.
+Saved = tuple[Tensor, Tensor, Tensor, int, int, Tensor]
+
+def forward(
     plan: Plan,
+    dtype: DType,
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    out: Tensor,
+    residual: int,
     lse: int,
-    delta: int,
-    grad_out: Tensor,
-    grads: tuple[Tensor, Tensor, Tensor],
     scale: float,
+    extras: Extras | None,
     threads: int,
 ) -> None: ...
-def row_dot(a: Tensor, b: Tensor, out: int, threads: int) -> None: ...
+def backward(
+    plan: Plan,
+    dtype: DType,
+    saved: Saved,
+    grads: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    extras: Extras | None,
+    threads: int,
+) -> None: ...
+def table_gradient(
+    plan: Plan, dtype: DType, saved: Saved, scale: float, extras: Extras, table: int, slopes: int, threads: int
+) -> None: ...
+def additive_gradient(
+    plan: Plan,
+    dtype: DType,
+    saved: Saved,
+    scale: float,
+    extras: Extras,
+    out: int,
+    dims: tuple[int, int, int, int],
+    threads: int,
+) -> None: ...
+def sink_gradient(lse: int, delta: int, sinks: int, dims: Dims, out: int) -> None: ...
+def row_dot(dtype: DType, a: Tensor, residual: int, b: Tensor, out: int, threads: int) -> None: ...
 def probe_fma(threads: int, seconds: float = 0.2) -> float: ...
 def probe_read(nbytes: int, threads: int) -> float: ...

@@ -8,8 +8,9 @@ out=build/native
 mkdir -p "$out"
 core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp"
 cxx=${CXX:-g++}
-avx2="-mavx2 -mfma"
+avx2="-mavx2 -mfma -mf16c"
 avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
+avx512bf16="$avx512 -mavx512bf16"
 
 # build COMPILER NAME FLAGS TARGETS...: one object per target ("scalar", "avx2:-mavx2 ..."), then the test.
 build() {
@@ -30,7 +31,7 @@ need() {
 }
 
 native_targets() {
-  if [[ $(uname -m) == x86_64 ]]; then printf '%s\n' scalar "avx2:$avx2" "avx512:$avx512"; else printf '%s\n' scalar neon; fi
+  if [[ $(uname -m) == x86_64 ]]; then printf '%s\n' scalar "avx2:$avx2" "avx512:$avx512" "avx512bf16:$avx512bf16"; else printf '%s\n' scalar neon; fi
 }
 
 case $1 in
@@ -46,7 +47,7 @@ case $1 in
     ;;
   emulated)
     if [[ $(uname -m) == x86_64 ]]; then
-      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512: scalar "avx2:$avx2"
+      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
       "$out/emulated"
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user

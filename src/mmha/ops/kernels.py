@@ -38,7 +38,7 @@ def forward(plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> 
     out = q.new_empty((*q.shape[:3], v.shape[3]))
     lse = q.new_empty(q.shape[:3])
     threads = torch.get_num_threads()
-    _kernels.forward(plan.native, _arg(q), _arg(k), _arg(v), _arg(out), lse.data_ptr(), scale, threads)
+    _kernels.forward(plan.native, 0, _arg(q), _arg(k), _arg(v), _arg(out), 0, lse.data_ptr(), scale, None, threads)
     return out, lse
 
 
@@ -56,23 +56,13 @@ def backward(
     threads = torch.get_num_threads()
     # With lse an output as well: ds = p * (dp - sum(p * dp) + grad_lse), and the kernels subtract one number per row.
     delta = q.new_empty(lse.shape)
-    _kernels.row_dot(_arg(out), _arg(grad_out), delta.data_ptr(), threads)
+    _kernels.row_dot(0, _arg(out), 0, _arg(grad_out), delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
     made = q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape)
+    saved = _arg(q), _arg(k), _arg(v), lse.data_ptr(), delta.data_ptr(), _arg(grad_out)
     dq, dk, dv = (_arg(x) for x in made)
-    _kernels.backward(
-        plan.native,
-        _arg(q),
-        _arg(k),
-        _arg(v),
-        lse.data_ptr(),
-        delta.data_ptr(),
-        _arg(grad_out),
-        (dq, dk, dv),
-        scale,
-        threads,
-    )
+    _kernels.backward(plan.native, 0, saved, (dq, dk, dv), scale, None, threads)
     return made
 
 
