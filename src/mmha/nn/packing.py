@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmha import checks
 from mmha.masks import Documents, held
+from mmha.masks.arrays import Int64s, owners
 
-Lengths = Tensor | Sequence[int]
+Lengths = Tensor | Int64s | Sequence[int]
 Side = Literal["right", "left"]
 
 
@@ -51,7 +53,7 @@ def pack(x: Tensor, lengths: Lengths, *, padding_side: Side = "right") -> tuple[
     _check("x", "(B, T, ...)", x)
     batch, length = x.shape[:2]
     sizes = _sizes(lengths, batch)
-    longest = max(sizes.tolist(), default=0)
+    longest = int(sizes.max(initial=0))
     if longest > length:
         raise checks.value_error("lengths", f"integers <= T = {length}", str(longest))
     rows, columns = _places(sizes, length, padding_side)
@@ -82,7 +84,7 @@ def unpack(packed: Tensor, lengths: Lengths, length: int | None = None, *, paddi
     if packed.shape[:2] != (1, total):
         wanted = f"shape (1, N, ...) with N = sum(lengths) = {total}"
         raise checks.value_error("packed", wanted, checks.shape_text(packed.shape))
-    longest = max(sizes.tolist(), default=0)
+    longest = int(sizes.max(initial=0))
     length = longest if length is None else checks.integer("length", length, longest)
     rows, columns = _places(sizes, length, padding_side)
     padded = packed.new_zeros((len(sizes), length, *packed.shape[2:]))
@@ -101,8 +103,8 @@ def packed_positions(lengths: Lengths) -> Tensor:
     [0, 1, 2, 0, 1]
     """
     sizes = _sizes(lengths)
-    starts = sizes.cumsum(0) - sizes
-    return torch.arange(int(sizes.sum()), device="cpu") - starts.repeat_interleave(sizes)
+    starts = (sizes.cumsum() - sizes)[owners(sizes)]
+    return torch.from_numpy(np.arange(len(starts)) - starts)
 
 
 def groups(lengths: Sequence[int], order: Iterable[int], tokens: int) -> list[list[int]]:
@@ -122,22 +124,22 @@ def groups(lengths: Sequence[int], order: Iterable[int], tokens: int) -> list[li
     return cut
 
 
-def _places(sizes: Tensor, length: int, padding_side: Side) -> tuple[Tensor, Tensor]:
+def _places(sizes: Int64s, length: int, padding_side: Side) -> tuple[Tensor, Tensor]:
     """Where each packed token stands in the padded batch (B, length): its row and its column."""
-    rows = torch.arange(len(sizes), device="cpu").repeat_interleave(sizes)
+    rows = owners(sizes)
     columns = packed_positions(sizes)
     if checks.one_of("padding_side", padding_side, ("right", "left")) == "left":
-        columns += (length - sizes)[rows]
-    return rows, columns
+        columns += torch.from_numpy((length - sizes)[rows])
+    return torch.from_numpy(rows), columns
 
 
-def _sizes(lengths: Any, batch: int | None = None) -> Tensor:
-    """The lengths as an int64 tensor on the CPU, checked."""
+def _sizes(lengths: Any, batch: int | None = None) -> Int64s:
+    """The lengths as an array, checked."""
     sizes = held.integers("lengths", lengths, "integers of shape (B,)")
     if sizes.dim() != 1:
         raise checks.value_error("lengths", "integers of shape (B,)", f"shape {checks.shape_text(sizes.shape)}")
     held.fit_lengths("lengths", sizes, len(sizes) if batch is None else batch)
-    return sizes
+    return held.numpy(sizes)
 
 
 def _check(argument: str, letters: str, x: Any) -> None:
