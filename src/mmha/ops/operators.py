@@ -39,7 +39,7 @@ def backward(
         plan = PLANS.get(call, backward=True)
         return kernels.backward(plan, (q, k, v), (out, lse), (grad_out, grad_lse), kernels.default_scale(q, scale))
     rule = reference.Rule(call.rows_visible(), scale=scale)
-    dq, dk, dv, _ = reference.gradients(q, k, v, reference.Gradients(grad_out, grad_lse), rule)
+    dq, dk, dv, *_ = reference.gradients(q, k, v, reference.Gradients(grad_out, grad_lse), rule)
     return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
 
 
@@ -63,8 +63,10 @@ def reference_backward(
         if visible is not None:
             grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
             return *backward(saved, grad_out, grads[1], [visible], PLAIN, None, mask[3]), q.new_empty(0)
-    dq, dk, dv, added = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, additive, mask))
-    made = q.new_empty(0) if additive is None or added is None or not additive_grad else added.to(additive.dtype)
+    dq, dk, dv, added, *_ = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, additive, mask))
+    made = q.new_empty(0)
+    if additive is not None and additive_grad and isinstance(added, Tensor):
+        made = added.to(additive.dtype)
     return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), made
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmha import reference
-from mmha.reference import Gradients, Rule
+from mmha.reference import Gradients, Rule, blocks
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
 EPS = 1e-14
@@ -84,7 +84,8 @@ def test_gradients_against_autograd() -> None:
     grads = [torch.randn_like(x) for x in results]
     wanted = torch.autograd.grad(results, inputs, grads)
     got = reference.gradients(q, k, v, Gradients(*grads), Rule(visible, additive))
-    for have, want in zip(got, wanted, strict=True):
+    assert got[4:] == (None, None, None)
+    for have, want in zip(got[:4], wanted, strict=True):
         assert have is not None
         torch.testing.assert_close(have, want, atol=EPS, rtol=EPS)
 
@@ -107,8 +108,8 @@ def test_row_chunks_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch)
     grads = Gradients(torch.randn(B, H, TQ, DV), torch.randn(B, H, TQ), torch.randn(B, H, TQ, TK))
     whole = reference.attention(q, k, v, Rule(visible, additive), return_weights=True)
     whole_grads = reference.gradients(q, k, v, grads, Rule(visible, additive))
-    monkeypatch.setattr(reference, "ROW_ELEMENTS", 2 * TK)
-    monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 5 * TK)  # two key heads at a time
+    monkeypatch.setattr(blocks, "ROW_ELEMENTS", 2 * TK)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 5 * TK)  # two key heads at a time
     asked: list[tuple[int, int]] = []
 
     def rows(start: int, stop: int) -> Tensor:
@@ -140,7 +141,7 @@ def test_hidden_numbers_have_no_influence(poison: float) -> None:
     grads[2][..., 3] = poison
     for have, want in zip(reference.attention(q, k, v, rule, return_weights=True), clean, strict=True):
         assert torch.equal(have, want)  # type: ignore[arg-type]
-    for have, want in zip(reference.gradients(q, k, v, Gradients(*grads), rule), clean_grads, strict=True):
+    for have, want in zip(reference.gradients(q, k, v, Gradients(*grads), rule)[:4], clean_grads[:4], strict=True):
         assert torch.equal(have, want)  # type: ignore[arg-type]
     v[:, :, 1] = poison
     out = reference.attention(q, k, v, rule)[0]
@@ -207,7 +208,17 @@ def test_empty_dimensions(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(
         lse, torch.full((batch, heads, q_len), math.log(k_len) if k_len else -math.inf).double(), atol=9.0, rtol=0.0
     )
-    dq, dk, dv, added = reference.gradients(q, k, v, Gradients(out, lse, weights))
+    dq, dk, dv, added, *_ = reference.gradients(q, k, v, Gradients(out, lse, weights))
     assert (dq.shape, dk.shape, dv.shape, added) == (q.shape, k.shape, v.shape, None)
     assert not out.isnan().any()
     assert not dq.isnan().any()
+
+
+def test_no_query_head_for_some_key_heads() -> None:
+    q, k, v = torch.randn(B, 0, TQ, D), torch.randn(B, HK, TK, D), torch.randn(B, HK, TK, DV)
+    out, lse, _ = reference.attention(q, k, v)
+    assert (out.shape, lse.shape) == ((B, 0, TQ, DV), (B, 0, TQ))
+    dq, dk, dv, *_ = reference.gradients(q, k, v, Gradients(out, lse))
+    assert dq.shape == q.shape
+    assert not dk.any()
+    assert not dv.any()
