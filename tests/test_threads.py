@@ -297,7 +297,7 @@ def problem(length, dim):
     q, k, v, out = torch.randn(4, 1, 2, length, dim).unbind()
     lse, plan = torch.empty(1, 2, length), masks.Full().plan(1, 2, length, length)
     args = [(x.data_ptr(), tuple(x.shape), x.stride()[:3]) for x in (q, k, v, out)]
-    return (plan.native, *args, lse.data_ptr(), 0.1, 2), (q, k, v, out, lse, plan)
+    return (plan.native, 0, *args, 0, lse.data_ptr(), 0.1, None, 2), (q, k, v, out, lse, plan)
 
 torch.set_num_threads(2)
 small, large = problem(257, 2), problem(257, 512)
