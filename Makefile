@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-all check bench format native native-sanitized native-emulated wheel clean
+.PHONY: demo test test-all check bench format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -40,14 +40,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 
-test-all: check native native-sanitized native-emulated $(VENV)/.dev
+test-all: check native native-sanitized native-thread native-emulated $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-# The kernels without Python: plain, under AddressSanitizer and UBSan, and the instruction sets that this machine lacks.
+# The kernels without Python: plain, under AddressSanitizer and UBSan, under ThreadSanitizer, and the instruction sets
+# that this machine lacks.
 native:
 	bash tests/native/run.sh plain
 native-sanitized:
 	bash tests/native/run.sh sanitized
+native-thread:
+	bash tests/native/run.sh thread
 native-emulated:
 	bash tests/native/run.sh emulated
 

@@ -12,18 +12,34 @@ struct Target {
   bool (*supported)();
 };
 
-// Best first. GCC's and clang's __builtin_cpu_supports checks CPUID and that the OS saves the wide registers (XGETBV).
+// GCC's and clang's __builtin_cpu_supports checks CPUID and that the OS saves the wide registers (XGETBV).
+#if defined(__x86_64__)
+bool has_avx512() {
+#ifdef MMHA_EMULATE_AVX512
+  return true;
+#endif
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+bool has_avx512bf16() {
+#ifdef MMHA_EMULATE_AVX512
+  return true;
+#endif
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+
+// Best first.
 const Target kTargets[] = {
 #if defined(__x86_64__)
-    {&kAvx512Table,
-     [] {
-#ifdef MMHA_EMULATE_AVX512
-       return true;
-#endif
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     }},
-    {&kAvx2Table, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {&kAvx512Bf16Table, has_avx512bf16},
+    {&kAvx512Table, has_avx512},
+    {&kAvx2Table, has_avx2},
 #elif defined(__aarch64__)
     {&kNeonTable, [] { return true; }},
 #endif

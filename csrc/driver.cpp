@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -50,6 +52,8 @@ std::vector<Unit> heavy_first(const Plan& plan, const Sizes& s, int64_t group) {
   return units;
 }
 
+const TypedKernels& typed(DType dtype) { return kernels().typed[(int)dtype]; }
+
 template <class F>
 void run(int64_t count, int threads, F f) {
   parallel_tasks(count, threads, [](void* c, int64_t i, int slot) { (*static_cast<F*>(c))(i, slot); }, &f);
@@ -57,14 +61,45 @@ void run(int64_t count, int threads, F f) {
 
 }  // namespace
 
+namespace {
+
+// With fewer blocks than this for each thread, the chunks of keys of a block are shared out as well.
+constexpr int64_t kFewBlocks = 4;
+
+// The chunks of all blocks, then the merges: the bits are those of whole blocks.
+void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int threads) {
+  const Sizes& s = args.size;
+  const int64_t blocks = (s.q_len + kForwardRows - 1) / kForwardRows, units = s.batch * s.heads * blocks;
+  const int64_t chunks = (s.k_len + kChunkKeys - 1) / kChunkKeys, part = chunk_floats(s.value_dim);
+  const int64_t floats = kernel.forward_scratch(s);
+  const auto place = [&](int64_t unit, auto f) { f(unit / blocks / s.heads, unit / blocks % s.heads, unit % blocks); };
+  const std::unique_ptr<float[]> parts(new float[units * chunks * part]);
+  run(units * chunks, threads, [&](int64_t i, int) {
+    place(i / chunks, [&](int64_t b, int64_t h, int64_t block) {
+      kernel.forward_chunk(args, b, h, block, i % chunks, parts.get() + i * part, scratch(floats));
+    });
+  });
+  run(units, threads, [&](int64_t i, int) {
+    place(i, [&](int64_t b, int64_t h, int64_t block) {
+      kernel.forward_merge(args, b, h, block, parts.get() + i * chunks * part, chunks, scratch(floats));
+    });
+  });
+}
+
+}  // namespace
+
 // One task is one block of rows of one head. Heads follow one another, so that K and V of a head stay in the cache,
 // and inside a head the heavy blocks come first: what is left at the end is light.
-void forward(ForwardArgs args, const Plan& plan, int threads) {
-  const KernelTable& kernel = kernels();
+void forward(ForwardArgs args, const Plan& plan, DType dtype, int threads) {
+  const TypedKernels& kernel = typed(dtype);
+  const Sizes& s = args.size;
   args.plan = plan.view();
-  const int64_t blocks = plan.blocks(), floats = kernel.forward_scratch(args.size);
-  const std::vector<Unit> units = heavy_first(plan, args.size, 1);
-  run((int64_t)units.size() * blocks, worthwhile(threads, all_pairs(plan, args.size), args.size), [&](int64_t i, int) {
+  const int64_t blocks = plan.blocks(), floats = kernel.forward_scratch(s);
+  threads = worthwhile(threads, all_pairs(plan, s), s);
+  if (threads > 1 && s.batch * s.heads * blocks < kFewBlocks * threads && s.k_len > kChunkKeys)
+    return forward_split(args, kernel, threads);
+  const std::vector<Unit> units = heavy_first(plan, s, 1);
+  run((int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
     const Unit& u = units[i / blocks];
     const int64_t block = plan.block_order()[mask_group(plan, u.b, u.h) * blocks + i % blocks];
     kernel.forward_block(args, u.b, u.h, block, scratch(floats));
@@ -72,6 +107,9 @@ void forward(ForwardArgs args, const Plan& plan, int threads) {
 }
 
 namespace {
+
+// Floats of scratch a thread may keep: gradients of 16-bit keys are gathered in it as float32.
+constexpr int64_t kMostScratch = 1 << 24;
 
 // The fused schedule does 5/7 of the work of the split one, in as many tasks as there are key/value heads. It is worth
 // it while the heaviest task, on its own thread, does not take longer than the split one on all.
@@ -86,9 +124,9 @@ bool fused_is_faster(const std::vector<Unit>& units, int threads) {
   return *std::max_element(load.begin(), load.end()) * 5 * threads <= total * 7;
 }
 
-void backward_split(const BackwardArgs& args, const Plan& plan, const KernelTable& kernel, int threads) {
+void backward_split(const BackwardArgs& args, const Plan& plan, const TypedKernels& kernel, int threads) {
   const Sizes& s = args.size;
-  const int64_t floats = kernel.backward_scratch(s), group = s.heads / s.kv_heads;
+  const int64_t floats = kernel.backward_scratch(s, kBackwardKeys), group = s.heads / s.kv_heads;
   const int64_t tiles = (s.k_len + kBackwardKeys - 1) / kBackwardKeys;
   const int64_t blocks = (s.q_len + kBackwardRows - 1) / kBackwardRows;
   const int64_t key_tasks = s.batch * s.kv_heads * tiles;
@@ -114,22 +152,80 @@ void backward_split(const BackwardArgs& args, const Plan& plan, const KernelTabl
 
 }  // namespace
 
-void backward(BackwardArgs args, const Plan& plan, int threads) {
-  const KernelTable& kernel = kernels();
+void backward(BackwardArgs args, const Plan& plan, DType dtype, int threads) {
+  const TypedKernels& kernel = typed(dtype);
   const Sizes& s = args.size;
   args.plan = plan.view();
   threads = worthwhile(threads, all_pairs(plan, s), s);
-  const int64_t group = s.heads / s.kv_heads, floats = kernel.backward_scratch(s);
+  const int64_t group = s.heads / s.kv_heads, floats = kernel.backward_scratch(s, s.k_len);
   const std::vector<Unit> units = heavy_first(plan, s, group);
-  if (!fused_is_faster(units, threads)) return backward_split(args, plan, kernel, threads);
+  if (floats > kMostScratch || !fused_is_faster(units, threads)) return backward_split(args, plan, kernel, threads);
   run((int64_t)units.size(), threads,
       [&](int64_t i, int) { kernel.backward_group(args, units[i].b, units[i].h / group, scratch(floats)); });
 }
 
-void row_dot(const RowDotArgs& args, int threads) {
-  const KernelTable& kernel = kernels();
+void row_dot(const RowDotArgs& args, DType dtype, int threads) {
+  const TypedKernels& kernel = typed(dtype);
   run(args.batch * args.heads, args.rows * args.width * args.batch * args.heads < kWorthThreads ? 1 : threads,
       [&](int64_t i, int) { kernel.row_dot(args, i / args.heads, i % args.heads); });
+}
+
+// Strips of all (batch row, head, distance of tiles), then per head their sums by key - position, in double.
+void table_gradient(BackwardArgs args, const Plan& plan, DType dtype, float* table, float* slopes, int threads) {
+  const TypedKernels& kernel = typed(dtype);
+  const Sizes& s = args.size;
+  args.plan = plan.view();
+  const int64_t blocks = (s.q_len + kBackwardRows - 1) / kBackwardRows;
+  const int64_t tiles = (s.k_len + kBackwardKeys - 1) / kBackwardKeys, distances = 2 * (tiles - 1) + blocks;
+  const int64_t floats = kernel.backward_scratch(s, 0), width = args.extras->table_width;
+  const std::unique_ptr<float[]> strips(new float[s.batch * s.heads * distances * kStrip]);
+  run(s.batch * s.heads * distances, threads, [&](int64_t i, int) {
+    const int64_t unit = i / distances;
+    kernel.strip_gradient(args, unit / s.heads, unit % s.heads, i % distances - (blocks - 1), strips.get() + i * kStrip,
+                          scratch(floats));
+  });
+  run(s.heads, threads, [&](int64_t h, int) {
+    std::vector<double> sums(table ? width : 0, 0.0);
+    double slope = 0.0;
+    for (int64_t b = 0; b < s.batch; b++) {
+      const int64_t start = args.extras->start ? args.extras->start[b] : s.k_len - s.q_len;
+      for (int64_t c = 0; c < distances; c++)
+        for (int64_t u = 0; u < kStrip; u++) {
+          const float g = strips[((b * s.heads + h) * distances + c) * kStrip + u];
+          if (g == 0.0f) continue;
+          const int64_t distance = (c - (blocks - 1)) * kBackwardRows + kBackwardKeys - 1 - u - start;
+          slope -= (double)std::abs(distance) * g;
+          if (table) sums[std::clamp<int64_t>(width / 2 + distance, 0, width - 1)] += g;
+        }
+    }
+    if (slopes) slopes[h] = (float)slope;
+    for (int64_t r = 0; table && r < width; r++) table[h * width + r] = (float)sums[r];
+  });
+}
+
+void additive_gradient(BackwardArgs args, const Plan& plan, DType dtype, const AdditiveGradient& out, int threads) {
+  const TypedKernels& kernel = typed(dtype);
+  const Sizes& s = args.size;
+  args.plan = plan.view();
+  const bool rows = out.q_len > 1 || s.q_len == 1, keys = out.k_len > 1 || s.k_len == 1;
+  const int64_t blocks = rows ? (s.q_len + kBackwardRows - 1) / kBackwardRows : 1;
+  const int64_t tiles = keys ? (s.k_len + kBackwardKeys - 1) / kBackwardKeys : 1;
+  const int64_t floats = kernel.backward_scratch(s, 0);
+  run(out.batch * out.heads * blocks * tiles, threads, [&](int64_t i, int) {
+    const int64_t group = i / (blocks * tiles), place = i % (blocks * tiles);
+    kernel.additive_gradient(args, out, group, rows ? place / tiles : -1, keys ? place % tiles : -1, scratch(floats));
+  });
+}
+
+// d sink[h] = - sum over rows that see a key of exp(sink - lse) * delta, in double, row after row.
+void sink_gradient(const Sizes& s, const float* lse, const float* delta, const float* sinks, float* out) {
+  for (int64_t h = 0; h < s.heads; h++) {
+    double sum = 0.0;
+    for (int64_t b = 0; b < s.batch; b++)
+      for (int64_t i = (b * s.heads + h) * s.q_len; i < (b * s.heads + h + 1) * s.q_len; i++)
+        if (lse[i] != -INFINITY) sum -= std::exp((double)sinks[h] - lse[i]) * delta[i];
+    out[h] = (float)sum;
+  }
 }
 
 namespace {

@@ -31,18 +31,5 @@ static float probe_read(const float* data, int64_t count) {
   return sum_lanes(acc[0]);
 }
 
-// out[b, h, i] = sum_d a[d] * b[d], lanes along d, then the lanes.
-static void row_dot(const RowDotArgs& r, int64_t b, int64_t h) {
-  for (int64_t i = 0; i < r.rows; i++) {
-    const float* x = r.a.data + b * r.a.stride_b + h * r.a.stride_h + i * r.a.stride_t;
-    const float* y = r.b.data + b * r.b.stride_b + h * r.b.stride_h + i * r.b.stride_t;
-    Vec sum = zero();
-    int64_t d = 0;
-    for (; d + kLanes <= r.width; d += kLanes) sum = fma(load(x + d), load(y + d), sum);
-    if (d < r.width) sum = fma(load_part(x + d, (int)(r.width - d)), load_part(y + d, (int)(r.width - d)), sum);
-    r.out[(b * r.heads + h) * r.rows + i] = sum_lanes(sum);
-  }
-}
-
 }  // namespace
 }  // namespace mmha

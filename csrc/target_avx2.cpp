@@ -1,16 +1,7 @@
-// The kernels for avx2. No header of the C++ library may be included here: a shared inline function compiled with wide
-// instructions could be the copy that the linker keeps for everyone.
+// The kernels for avx2. No header of the C++ library may be included here: a shared inline function compiled with
+// wide instructions could be the copy that the linker keeps for everyone.
 #include "simd/avx2.h"
 
-#include "backward.h"
-#include "forward.h"
-#include "probe.h"
+#include "table.h"
 
-namespace mmha {
-
-extern const KernelTable kAvx2Table;
-const KernelTable kAvx2Table = {"avx2",         forward_scratch,       backward_scratch, forward_block,
-                                backward_group, backward_keys,         backward_queries, row_dot,
-                                probe_fma,      probe_flops_per_round, probe_read};
-
-}  // namespace mmha
+MMHA_DEFINE_TABLE(kAvx2Table, "avx2")

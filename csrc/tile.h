@@ -3,7 +3,7 @@
 // A row's spans are turned into one 64-bit word a key (bit i: row i of the block sees the key) by toggling: every
 // span flips its row's bit at its start and at its stop, and a running XOR over the keys gives the words. Bit rows
 // are transposed 64 x 64. Both cost a few hundred operations a tile, against tens of thousands of FMAs, and only
-// tiles that are neither empty nor full pay at all.
+// tiles that are neither empty nor full pay at all. Inside a mixed tile, gaps that no row sees are skipped too.
 #pragma once
 #include "attention.h"
 
@@ -13,15 +13,53 @@ namespace {
 constexpr int kMostRows = kBackwardRows;
 constexpr int kMostKeys = kForwardKeys > kBackwardKeys ? kForwardKeys : kBackwardKeys;
 
+// Shorter gaps are computed and blended out: a register tile of keys costs as much when it is half empty.
+constexpr int kLeastGap = 16;
+constexpr int kMostRuns = kMostKeys / (kLeastGap + 1) + 1;
+
+// A run of neighbouring keys, counted from the tile's first.
+struct Run {
+  int first, last;
+};
+
 // Keys [first, last) of one aligned tile are seen by some row, keys [full_first, full_last) by every row.
 struct Tile {
   int64_t first, last;
   int64_t full_first, full_last;
+  int runs;
+  Run run[kMostRuns];        // ascending; keys outside of them are seen by no row
   uint64_t seen[kMostKeys];  // seen[j - first]; valid unless is_full()
 
   bool is_full() const { return full_first == first && full_last == last; }
   uint64_t row_bits(int64_t key) const {
     return key >= full_first && key < full_last ? ~uint64_t{0} : seen[key - first];
+  }
+  bool is_mixed(int64_t key) const { return key < full_first || key >= full_last; }
+
+  void find_runs() {
+    const int count = (int)(last - first);
+    runs = 1;
+    run[0] = {0, count};
+    if (is_full()) return;
+    for (int j = 0, gap = 0; j < count; j++) {  // the first and the last key are seen
+      if (!row_bits(first + j)) {
+        gap++;
+        continue;
+      }
+      if (gap >= kLeastGap) {
+        run[runs - 1].last = j - gap;
+        run[runs++] = {j, count};
+      }
+      gap = 0;
+    }
+  }
+
+  // Spells out what full tiles and full keys leave unsaid, for a caller who will hide single pairs.
+  void spell_out(int rows) {
+    const uint64_t all = rows == 64 ? ~uint64_t{0} : (uint64_t{1} << rows) - 1;
+    for (int64_t j = 0; j < last - first; j++)
+      if (!is_mixed(first + j)) seen[j] = all;
+    full_first = full_last = first;
   }
 };
 
@@ -50,11 +88,12 @@ struct RowWalk {
   int rows;
   int tile_keys;
   int64_t at;                 // keys below this are done
+  int64_t stop;               // keys from here on do not matter
   int64_t cursor[kMostRows];  // per row: its first span that may reach beyond `at`
   int64_t end[kMostRows];
 
   RowWalk(const PlanView& p, int64_t first_row, int64_t count, int keys)
-      : plan(&p), row(first_row), rows((int)count), tile_keys(keys), at(0) {
+      : plan(&p), row(first_row), rows((int)count), tile_keys(keys), at(0), stop(p.k_len) {
     if (p.bits) return;
     for (int i = 0; i < rows; i++) {
       cursor[i] = p.offsets ? p.offsets[row + i] : row + i;
@@ -62,13 +101,19 @@ struct RowWalk {
     }
   }
 
+  // Restricts the walk to keys [first, last), multiples of the tile's.
+  void within(int64_t first, int64_t last) {
+    at = first;
+    stop = min64(last, plan->k_len);
+  }
+
   // The next tile in which any row sees a key.
   bool next(Tile& tile) {
-    while (at < plan->k_len) {
+    while (at < stop) {
       const int64_t base = plan->bits ? at : next_base();
-      if (base < 0) return false;
+      if (base < 0 || base >= stop) return false;
       at = min64(base + tile_keys, plan->k_len);
-      if (plan->bits ? fill_bits(base, tile) : fill_spans(base, tile)) return true;
+      if (fill(base, tile)) return true;
     }
     return false;
   }
@@ -76,8 +121,7 @@ struct RowWalk {
   // The tile that starts at `base` alone; false where no row sees any of its keys.
   bool only(int64_t base, Tile& tile) {
     at = min64(base + tile_keys, plan->k_len);
-    if (plan->bits) return fill_bits(base, tile);
-    for (int i = 0; i < rows; i++) {
+    for (int i = 0; i < rows && !plan->bits; i++) {
       int64_t low = cursor[i], high = end[i];
       while (low < high) {
         const int64_t middle = low + (high - low) / 2;
@@ -86,10 +130,16 @@ struct RowWalk {
       }
       cursor[i] = low;
     }
-    return fill_spans(base, tile);
+    return fill(base, tile);
   }
 
  private:
+  bool fill(int64_t base, Tile& tile) {
+    if (!(plan->bits ? fill_bits(base, tile) : fill_spans(base, tile))) return false;
+    tile.find_runs();
+    return true;
+  }
+
   int64_t next_base() {
     int64_t first = INT64_MAX;
     for (int i = 0; i < rows; i++) {
@@ -102,25 +152,24 @@ struct RowWalk {
   }
 
   bool fill_spans(int64_t base, Tile& tile) {
-    const int64_t stop = at;
-    tile.first = stop;
+    tile.first = at;
     tile.last = base;
     tile.full_first = base;
-    tile.full_last = stop;
+    tile.full_last = at;
     for (int i = 0; i < rows; i++) {
-      int64_t current_first = stop, current_last = base;  // the row's first span in the tile
+      int64_t current_first = at, current_last = base;  // the row's first span in the tile
       int64_t c = cursor[i];
       while (c < end[i] && plan->spans[c].stop <= base) c++;
       cursor[i] = c;
-      for (; c < end[i] && plan->spans[c].start < stop; c++) {
+      for (; c < end[i] && plan->spans[c].start < at; c++) {
         const Span s = plan->spans[c];
         if (s.start >= s.stop) continue;
-        if (current_first == stop) {
+        if (current_first == at) {
           current_first = max64(s.start, base);
-          current_last = min64(s.stop, stop);
+          current_last = min64(s.stop, at);
         }
         tile.first = min64(tile.first, max64(s.start, base));
-        tile.last = max64(tile.last, min64(s.stop, stop));
+        tile.last = max64(tile.last, min64(s.stop, at));
       }
       tile.full_first = max64(tile.full_first, current_first);
       tile.full_last = min64(tile.full_last, current_last);

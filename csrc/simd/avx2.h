@@ -1,7 +1,10 @@
-// AVX2 + FMA: 8 lanes, 16 registers. Register tiles of 6 rows x 2 vectors use 12 accumulators, 2 operands, 1 broadcast.
+// AVX2 + FMA + F16C: 8 lanes, 16 registers. Register tiles of 6 rows x 2 vectors use 12 accumulators, 2 operands, 1
+// broadcast.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
+
+#include "../attention.h"
 
 namespace mmha {
 namespace {
@@ -15,6 +18,7 @@ constexpr int kGemmRows = 6;
 
 using Vec = __m256;
 using Mask = __m256i;
+using Ints = __m256i;
 
 #define MMHA_INLINE static inline __attribute__((always_inline))
 
@@ -27,6 +31,38 @@ MMHA_INLINE __m256i first_lanes(int n) {
 }
 MMHA_INLINE Vec load_part(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
 MMHA_INLINE void store_part(float* p, Vec v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
+
+// 16-bit numbers in memory, float32 in registers; stores round to nearest, ties to even.
+MMHA_INLINE Vec load(const bf16* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+MMHA_INLINE Vec load(const f16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+MMHA_INLINE void store(bf16* p, Vec v) {
+  const __m256i x = _mm256_castps_si256(v), high = _mm256_srli_epi32(x, 16);
+  const __m256i half = _mm256_add_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(x, half), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i r = _mm256_blendv_epi8(rounded, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+MMHA_INLINE void store(f16* p, Vec v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+template <class E>
+MMHA_INLINE Vec load_part(const E* p, int n) {
+  E t[kLanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
+template <class E>
+MMHA_INLINE void store_part(E* p, Vec v, int n) {
+  E t[kLanes];
+  store(t, v);
+  for (int i = 0; i < n; i++) p[i] = t[i];
+}
+
 MMHA_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 MMHA_INLINE Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
@@ -45,7 +81,24 @@ MMHA_INLINE Mask equal(Vec a, Vec b) { return _mm256_castps_si256(_mm256_cmp_ps(
 MMHA_INLINE Vec zero_below(Vec x, Vec exponent, Vec bound) {
   return _mm256_and_ps(x, _mm256_cmp_ps(exponent, bound, _CMP_NLT_UQ));
 }
+MMHA_INLINE Mask less(Vec a, Vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+MMHA_INLINE uint32_t bits_of(Mask m) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m)); }
 MMHA_INLINE bool any_differs(Vec a, Vec b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ)) != 0; }
+
+MMHA_INLINE Ints iset1(uint32_t x) { return _mm256_set1_epi32((int)x); }
+MMHA_INLINE Ints iload(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+MMHA_INLINE Ints ixor(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
+MMHA_INLINE Ints iadd(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+MMHA_INLINE Ints imul(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
+template <int N>
+MMHA_INLINE Ints ishr(Ints a) {
+  return _mm256_srli_epi32(a, N);
+}
+// a < b, unsigned.
+MMHA_INLINE Mask below(Ints a, Ints b) {
+  const __m256i top = _mm256_set1_epi32(INT32_MIN);
+  return _mm256_cmpgt_epi32(_mm256_xor_si256(b, top), _mm256_xor_si256(a, top));
+}
 
 struct Split {
   Vec fraction;

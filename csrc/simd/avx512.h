@@ -7,6 +7,8 @@
 #endif
 #include <stdint.h>
 
+#include "../attention.h"
+
 namespace mmha {
 namespace {
 
@@ -19,6 +21,7 @@ constexpr int kGemmRows = 6;
 
 using Vec = __m512;
 using Mask = __mmask16;
+using Ints = __m512i;
 
 #define MMHA_INLINE static inline __attribute__((always_inline))
 
@@ -29,6 +32,34 @@ MMHA_INLINE void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 MMHA_INLINE Mask first_lanes(int n) { return (Mask)((1u << n) - 1u); }
 MMHA_INLINE Vec load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
 MMHA_INLINE void store_part(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+
+// 16-bit numbers in memory, float32 in registers; stores round to nearest, ties to even.
+MMHA_INLINE Ints widen(__m256i x) { return _mm512_cvtepu16_epi32(x); }
+MMHA_INLINE __m256i load16(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+MMHA_INLINE __m256i load16_part(const void* p, int n) { return _mm256_maskz_loadu_epi16(first_lanes(n), p); }
+MMHA_INLINE Vec from_bf16(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(widen(x), 16)); }
+MMHA_INLINE __m256i to_bf16(Vec v) {
+  const __m512i x = _mm512_castps_si512(v), high = _mm512_srli_epi32(x, 16);
+  const __m512i half = _mm512_add_epi32(_mm512_and_si512(high, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(x, half), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_NEQ_UQ);
+  return _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, _mm512_or_si512(high, _mm512_set1_epi32(0x40))));
+}
+MMHA_INLINE Vec load(const bf16* p) { return from_bf16(load16(p)); }
+MMHA_INLINE Vec load(const f16* p) { return _mm512_cvtph_ps(load16(p)); }
+MMHA_INLINE Vec load_part(const bf16* p, int n) { return from_bf16(load16_part(p, n)); }
+MMHA_INLINE Vec load_part(const f16* p, int n) { return _mm512_cvtph_ps(load16_part(p, n)); }
+MMHA_INLINE __m256i narrow(const bf16*, Vec v) { return to_bf16(v); }
+MMHA_INLINE __m256i narrow(const f16*, Vec v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
+template <class E>
+MMHA_INLINE void store(E* p, Vec v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(p, v));
+}
+template <class E>
+MMHA_INLINE void store_part(E* p, Vec v, int n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(p, v));
+}
+
 MMHA_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 MMHA_INLINE Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -44,7 +75,21 @@ MMHA_INLINE Mask equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_O
 MMHA_INLINE Vec zero_below(Vec x, Vec exponent, Vec bound) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(exponent, bound, _CMP_NLT_UQ), x);
 }
+MMHA_INLINE Mask less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+MMHA_INLINE uint32_t bits_of(Mask m) { return m; }
 MMHA_INLINE bool any_differs(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0; }
+
+MMHA_INLINE Ints iset1(uint32_t x) { return _mm512_set1_epi32((int)x); }
+MMHA_INLINE Ints iload(const uint32_t* p) { return _mm512_loadu_si512(p); }
+MMHA_INLINE Ints ixor(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
+MMHA_INLINE Ints iadd(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+MMHA_INLINE Ints imul(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+template <int N>
+MMHA_INLINE Ints ishr(Ints a) {
+  return _mm512_srli_epi32(a, N);
+}
+// a < b, unsigned.
+MMHA_INLINE Mask below(Ints a, Ints b) { return _mm512_cmplt_epu32_mask(a, b); }
 
 struct Split {
   Vec fraction;
@@ -92,6 +137,22 @@ MMHA_INLINE void transpose(Vec* r) {
     r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
   }
 }
+
+#ifdef MMHA_BF16_PAIRS
+// AVX-512-BF16: a lane holds two bfloat16 numbers, and one instruction adds both products to a float32.
+MMHA_INLINE Vec dot_pairs(Vec sum, Ints a, Ints b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+// Lane n: low[n] in the low half, high[n] in the high one, rounded to nearest even.
+MMHA_INLINE Ints round_to_pairs(Vec low, Vec high) {
+  alignas(64) static const uint16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_loadu_si512(kInterleave), (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+// Lane n: low[n] | high[n] << 16.
+MMHA_INLINE Ints zip_pairs(__m256i low, __m256i high) {
+  return _mm512_or_si512(widen(low), _mm512_slli_epi32(widen(high), 16));
+}
+MMHA_INLINE void istore(uint32_t* p, Ints x) { _mm512_storeu_si512(p, x); }
+#endif
 
 }  // namespace
 }  // namespace mmha

@@ -3,6 +3,8 @@
 #include <arm_neon.h>
 #include <stdint.h>
 
+#include "../attention.h"
+
 namespace mmha {
 namespace {
 
@@ -15,6 +17,7 @@ constexpr int kGemmRows = 6;
 
 using Vec = float32x4_t;
 using Mask = uint32x4_t;
+using Ints = uint32x4_t;
 
 #define MMHA_INLINE static inline __attribute__((always_inline))
 
@@ -22,16 +25,37 @@ MMHA_INLINE Vec zero() { return vdupq_n_f32(0.0f); }
 MMHA_INLINE Vec set1(float x) { return vdupq_n_f32(x); }
 MMHA_INLINE Vec load(const float* p) { return vld1q_f32(p); }
 MMHA_INLINE void store(float* p, Vec v) { vst1q_f32(p, v); }
-MMHA_INLINE Vec load_part(const float* p, int n) {
-  float t[4] = {0, 0, 0, 0};
-  for (int i = 0; i < n; i++) t[i] = p[i];
-  return vld1q_f32(t);
+
+// 16-bit numbers in memory, float32 in registers; stores round to nearest, ties to even.
+MMHA_INLINE Vec load(const bf16* p) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p)), 16));
 }
-MMHA_INLINE void store_part(float* p, Vec v, int n) {
-  float t[4];
-  vst1q_f32(t, v);
+MMHA_INLINE Vec load(const f16* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+}
+MMHA_INLINE void store(bf16* p, Vec v) {
+  const uint32x4_t x = vreinterpretq_u32_f32(v), high = vshrq_n_u32(x, 16);
+  const uint32x4_t half = vaddq_u32(vandq_u32(high, vdupq_n_u32(1)), vdupq_n_u32(0x7fff));
+  const uint32x4_t rounded = vshrq_n_u32(vaddq_u32(x, half), 16);
+  const uint32x4_t r = vbslq_u32(vceqq_f32(v, v), rounded, vorrq_u32(high, vdupq_n_u32(0x40)));
+  vst1_u16(reinterpret_cast<uint16_t*>(p), vmovn_u32(r));
+}
+MMHA_INLINE void store(f16* p, Vec v) {
+  vst1_u16(reinterpret_cast<uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+template <class E>
+MMHA_INLINE Vec load_part(const E* p, int n) {
+  E t[kLanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
+template <class E>
+MMHA_INLINE void store_part(E* p, Vec v, int n) {
+  E t[kLanes];
+  store(t, v);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
+
 MMHA_INLINE Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { return vsubq_f32(a, b); }
 MMHA_INLINE Vec mul(Vec a, Vec b) { return vmulq_f32(a, b); }
@@ -50,7 +74,24 @@ MMHA_INLINE Mask equal(Vec a, Vec b) { return vceqq_f32(a, b); }
 MMHA_INLINE Vec zero_below(Vec x, Vec exponent, Vec bound) {
   return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcltq_f32(exponent, bound)));
 }
+MMHA_INLINE Mask less(Vec a, Vec b) { return vcltq_f32(a, b); }
+MMHA_INLINE uint32_t bits_of(Mask m) {
+  const uint32x4_t lane = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(m, lane));
+}
 MMHA_INLINE bool any_differs(Vec a, Vec b) { return vminvq_u32(vceqq_f32(a, b)) == 0; }
+
+MMHA_INLINE Ints iset1(uint32_t x) { return vdupq_n_u32(x); }
+MMHA_INLINE Ints iload(const uint32_t* p) { return vld1q_u32(p); }
+MMHA_INLINE Ints ixor(Ints a, Ints b) { return veorq_u32(a, b); }
+MMHA_INLINE Ints iadd(Ints a, Ints b) { return vaddq_u32(a, b); }
+MMHA_INLINE Ints imul(Ints a, Ints b) { return vmulq_u32(a, b); }
+template <int N>
+MMHA_INLINE Ints ishr(Ints a) {
+  return vshrq_n_u32(a, N);
+}
+// a < b, unsigned.
+MMHA_INLINE Mask below(Ints a, Ints b) { return vcltq_u32(a, b); }
 
 struct Split {
   Vec fraction;

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../attention.h"
+
 namespace mmha {
 namespace {
 
@@ -20,6 +22,9 @@ struct Vec {
 struct Mask {
   bool b[kLanes];
 };
+struct Ints {
+  uint32_t u[kLanes];
+};
 
 #define MMHA_INLINE static inline __attribute__((always_inline))
 #define MMHA_LANES(expression)                            \
@@ -33,10 +38,60 @@ MMHA_INLINE Vec load(const float* p) { MMHA_LANES(p[i]); }
 MMHA_INLINE void store(float* p, Vec v) {
   for (int i = 0; i < kLanes; i++) p[i] = v.f[i];
 }
-MMHA_INLINE Vec load_part(const float* p, int n) { MMHA_LANES(i < n ? p[i] : 0.0f); }
-MMHA_INLINE void store_part(float* p, Vec v, int n) {
-  for (int i = 0; i < n; i++) p[i] = v.f[i];
+
+MMHA_INLINE float from_bits(uint32_t u) {
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
 }
+MMHA_INLINE uint32_t to_bits(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  return u;
+}
+
+// 16-bit numbers in memory, float32 in registers; stores round to nearest, ties to even.
+MMHA_INLINE float widen(bf16 x) { return from_bits((uint32_t)x.bits << 16); }
+MMHA_INLINE float widen(f16 x) {
+  const uint32_t sign = (uint32_t)(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
+  if (rest >= 0x7c00) return from_bits(sign | 0x7f800000 | rest << 13 | (rest > 0x7c00 ? 0x400000 : 0));
+  if (rest >= 0x0400) return from_bits(sign | ((rest << 13) + (112u << 23)));
+  return from_bits(sign | to_bits((float)rest * 5.9604644775390625e-08f));  // a multiple of 2^-24
+}
+MMHA_INLINE void narrow(bf16* to, float f) {
+  const uint32_t u = to_bits(f);
+  to->bits = (uint16_t)(f == f ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : u >> 16 | 0x40);
+}
+MMHA_INLINE void narrow(f16* to, float f) {
+  const uint32_t u = to_bits(f), sign = u >> 16 & 0x8000, rest = u & 0x7fffffff;
+  uint32_t r;
+  if (rest > 0x7f800000) r = 0x7e00 | (rest >> 13 & 0x3ff);
+  else if (rest >= 0x477ff000) r = 0x7c00;  // 65520 and more round to infinity
+  else if (rest >= 0x38800000) r = ((rest - (112u << 23)) + 0xfff + (rest >> 13 & 1)) >> 13;
+  else r = to_bits(from_bits(rest) + 0.5f) - to_bits(0.5f);  // 0.5 + x rounds x to a multiple of 2^-24
+  to->bits = (uint16_t)(sign | r);
+}
+template <class E>
+MMHA_INLINE Vec load(const E* p) {
+  MMHA_LANES(widen(p[i]));
+}
+template <class E>
+MMHA_INLINE void store(E* p, Vec v) {
+  for (int i = 0; i < kLanes; i++) narrow(p + i, v.f[i]);
+}
+template <class E>
+MMHA_INLINE Vec load_part(const E* p, int n) {
+  E t[kLanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
+template <class E>
+MMHA_INLINE void store_part(E* p, Vec v, int n) {
+  E t[kLanes];
+  store(t, v);
+  for (int i = 0; i < n; i++) p[i] = t[i];
+}
+
 MMHA_INLINE Vec add(Vec a, Vec b) { MMHA_LANES(a.f[i] + b.f[i]); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { MMHA_LANES(a.f[i] - b.f[i]); }
 MMHA_INLINE Vec mul(Vec a, Vec b) { MMHA_LANES(a.f[i] * b.f[i]); }
@@ -58,10 +113,41 @@ MMHA_INLINE Mask equal(Vec a, Vec b) {
 }
 // x, or 0 where x_exponent < bound; a NaN exponent keeps x.
 MMHA_INLINE Vec zero_below(Vec x, Vec exponent, Vec bound) { MMHA_LANES(exponent.f[i] < bound.f[i] ? 0.0f : x.f[i]); }
+MMHA_INLINE Mask less(Vec a, Vec b) {
+  Mask m;
+  for (int i = 0; i < kLanes; i++) m.b[i] = a.f[i] < b.f[i];
+  return m;
+}
+MMHA_INLINE uint32_t bits_of(Mask m) {
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; i++) bits |= (uint32_t)m.b[i] << i;
+  return bits;
+}
 MMHA_INLINE bool any_differs(Vec a, Vec b) {
   bool any = false;
   for (int i = 0; i < kLanes; i++) any |= !(a.f[i] == b.f[i]);
   return any;
+}
+
+#define MMHA_INTS(expression)                             \
+  Ints r;                                                 \
+  for (int i = 0; i < kLanes; i++) r.u[i] = (expression); \
+  return r
+
+MMHA_INLINE Ints iset1(uint32_t x) { MMHA_INTS(x); }
+MMHA_INLINE Ints iload(const uint32_t* p) { MMHA_INTS(p[i]); }
+MMHA_INLINE Ints ixor(Ints a, Ints b) { MMHA_INTS(a.u[i] ^ b.u[i]); }
+MMHA_INLINE Ints iadd(Ints a, Ints b) { MMHA_INTS(a.u[i] + b.u[i]); }
+MMHA_INLINE Ints imul(Ints a, Ints b) { MMHA_INTS(a.u[i] * b.u[i]); }
+template <int N>
+MMHA_INLINE Ints ishr(Ints a) {
+  MMHA_INTS(a.u[i] >> N);
+}
+// a < b, unsigned.
+MMHA_INLINE Mask below(Ints a, Ints b) {
+  Mask m;
+  for (int i = 0; i < kLanes; i++) m.b[i] = a.u[i] < b.u[i];
+  return m;
 }
 
 struct Split {
@@ -80,14 +166,7 @@ MMHA_INLINE Split split_exponent(Vec x) {
   return s;
 }
 MMHA_INLINE Vec scale_by_exponent(Vec x, Split s) {
-  Vec r;
-  for (int i = 0; i < kLanes; i++) {
-    uint32_t u;
-    memcpy(&u, &x.f[i], 4);
-    u += (uint32_t)s.exponent[i] << 23;
-    memcpy(&r.f[i], &u, 4);
-  }
-  return r;
+  MMHA_LANES(from_bits(to_bits(x.f[i]) + ((uint32_t)s.exponent[i] << 23)));
 }
 
 MMHA_INLINE float sum_lanes(Vec v) { return (v.f[0] + v.f[2]) + (v.f[1] + v.f[3]); }
@@ -102,5 +181,6 @@ MMHA_INLINE void transpose(Vec* r) {
 }
 
 #undef MMHA_LANES
+#undef MMHA_INTS
 }  // namespace
 }  // namespace mmha

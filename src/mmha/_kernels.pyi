@@ -8,17 +8,8 @@ from numpy.typing import NDArray
 # offsets int64 (rows + 1,), spans int32 (n, 2): row r owns the sorted, disjoint runs spans[offsets[r]:offsets[r + 1]].
 Spans = tuple[NDArray[np.int64], NDArray[np.int32]]
 Dims = tuple[int, int, int]
-Dims4 = tuple[int, int, int, int]
-# 0 float32, 1 bfloat16, 2 float16. All tensors of a call have the one dtype that is given, unless said otherwise.
-DType = int
 # Address, (B, heads, T, width), strides in elements of all but the last dimension, which is contiguous.
-Tensor = tuple[int, Dims4, Dims]
-# Address, dtype, strides in elements of (B, H, Tq, Tk), 0 where broadcast.
-Additive = tuple[int, DType, Dims4]
-# softcap (0 = none); address of the positions of the first queries, int64 (B,), 0 = Tk - Tq; address of the slopes,
-# float32 (H,), 0 = none; the table, float32: address (0 = none), width, stride of a head (0 = shared); additives; address
-# of the sinks, float32 (H,), 0 = none; dropout_p; seed.
-Extras = tuple[float, int, int, tuple[int, int, int], list[Additive], int, float, int]
+Tensor = tuple[int, tuple[int, int, int, int], Dims]
 
 def isa() -> str: ...
 def compiled() -> list[str]: ...
@@ -57,7 +48,17 @@ class Plan:
     def row(self, r: int) -> list[tuple[int, int]]: ...
     def tiles(self, q_tile: int = 32, k_tile: int = 256) -> NDArray[np.uint8]: ...
 
-# lse and delta are addresses of float32 (B, H, Tq).
+# The element type of q, k, v, out, grad_out and gradients: 0 float32, 1 bfloat16, 2 float16. lse and delta are float32.
+DType = int
+# softcap (0.0: none); addresses of start (int64 (B,), 0: Tk - Tq), of slopes (H,), of the table (H, width) with its
+# width and head stride; additives (address, dtype, strides of (B, H, Tq, Tk)); address of sinks (H,); dropout_p; seed.
+# An address of 0 stands for what is not there; slopes, table and sinks are float32.
+Extras = tuple[
+    float, int, int, tuple[int, int, int], list[tuple[int, DType, tuple[int, int, int, int]]], int, float, int
+]
+# q, k, v, lse, delta, grad_out.
+Saved = tuple[Tensor, Tensor, Tensor, int, int, Tensor]
+
 def forward(
     plan: Plan,
     dtype: DType,
@@ -65,60 +66,35 @@ def forward(
     k: Tensor,
     v: Tensor,
     out: Tensor,
+    residual: int,
     lse: int,
     scale: float,
     extras: Extras | None,
     threads: int,
 ) -> None: ...
-def row_dot(dtype: DType, a: Tensor, b: Tensor, out: int, threads: int) -> None: ...
 def backward(
     plan: Plan,
     dtype: DType,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lse: int,
-    delta: int,
-    grad_out: Tensor,
+    saved: Saved,
     grads: tuple[Tensor, Tensor, Tensor],
     scale: float,
     extras: Extras | None,
     threads: int,
 ) -> None: ...
-
-# table_grad float32 (H, width) and slopes_grad float32 (H,), contiguous: addresses, 0 = not wanted.
 def table_gradient(
-    plan: Plan,
-    dtype: DType,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lse: int,
-    delta: int,
-    grad_out: Tensor,
-    scale: float,
-    extras: Extras,
-    table_grad: int,
-    slopes_grad: int,
-    threads: int,
+    plan: Plan, dtype: DType, saved: Saved, scale: float, extras: Extras, table: int, slopes: int, threads: int
 ) -> None: ...
-
-# index: which of the additives. out: address of float32, contiguous, and its sizes, each 1 or that of (B, H, Tq, Tk).
 def additive_gradient(
     plan: Plan,
     dtype: DType,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lse: int,
-    delta: int,
-    grad_out: Tensor,
+    saved: Saved,
     scale: float,
     extras: Extras,
-    index: int,
-    out: tuple[int, Dims4],
+    out: int,
+    dims: tuple[int, int, int, int],
     threads: int,
 ) -> None: ...
-def sink_gradient(lse: int, delta: int, sinks: int, dims: Dims, out: int, threads: int) -> None: ...
+def sink_gradient(lse: int, delta: int, sinks: int, dims: Dims, out: int) -> None: ...
+def row_dot(dtype: DType, a: Tensor, residual: int, b: Tensor, out: int, threads: int) -> None: ...
 def probe_fma(threads: int, seconds: float = 0.2) -> float: ...
 def probe_read(nbytes: int, threads: int) -> float: ...

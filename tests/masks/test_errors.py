@@ -92,6 +92,11 @@ CONSTRUCTING: list[tuple[Callable[[], object], type[Exception], str]] = [
         TypeError,
         "`lengths`: expected a list of integers, or of lists of them, got 4",
     ),
+    (
+        lambda: Documents.from_lengths([[1, 2], 3]),
+        TypeError,
+        "`lengths`: expected a list of integers, or of lists of them, got list [[1, 2], 3]",
+    ),
     (lambda: Global([3, -1]), ValueError, "`positions`: expected integers >= 0, got -1"),
     (lambda: Global([[1]]), ValueError, "`positions`: expected integers of shape (n,), got shape (1, 1)"),
     (

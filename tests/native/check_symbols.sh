@@ -6,7 +6,10 @@ cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case $(uname -m) in
-  x86_64) targets="scalar: avx2:-mavx2,-mfma avx512:-mavx512f,-mavx512bw,-mavx512dq,-mavx512vl,-mfma" ;;
+  x86_64)
+    avx512=-mavx512f,-mavx512bw,-mavx512dq,-mavx512vl,-mfma
+    targets="scalar: avx2:-mavx2,-mfma,-mf16c avx512:$avx512 avx512bf16:$avx512,-mavx512bf16"
+    ;;
   *) targets="scalar: neon:" ;;
 esac
 for target in $targets; do

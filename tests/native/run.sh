@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs the native tests: run.sh plain | sanitized | emulated
+# Builds and runs the native tests: run.sh plain | sanitized | thread | emulated
+#   thread: under ThreadSanitizer, on threads of our own (it cannot see what libgomp synchronises).
 #   emulated: AVX-512 through avx512_emulated.h, and NEON cross-compiled under qemu (g++-aarch64-linux-gnu, qemu-user).
 #             A missing tool is named and fails the run.
 set -euo pipefail
@@ -8,8 +9,9 @@ out=build/native
 mkdir -p "$out"
 core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp"
 cxx=${CXX:-g++}
-avx2="-mavx2 -mfma"
+avx2="-mavx2 -mfma -mf16c"
 avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
+avx512bf16="$avx512 -mavx512bf16"
 
 # build COMPILER NAME FLAGS TARGETS...: one object per target ("scalar", "avx2:-mavx2 ..."), then the test.
 build() {
@@ -23,6 +25,8 @@ build() {
   done
   $compiler -std=c++20 -Wall -Wextra $flags -Icsrc $core tests/native/test_kernels.cpp "${objects[@]}" -pthread -ldl \
     -o "$out/$name"
+  $compiler -std=c++20 -Wall -Wextra $flags -Icsrc csrc/parallel.cpp tests/native/test_parallel.cpp -pthread -ldl \
+    -o "$out/$name-parallel"
 }
 
 need() {
@@ -30,7 +34,7 @@ need() {
 }
 
 native_targets() {
-  if [[ $(uname -m) == x86_64 ]]; then printf '%s\n' scalar "avx2:$avx2" "avx512:$avx512"; else printf '%s\n' scalar neon; fi
+  if [[ $(uname -m) == x86_64 ]]; then printf '%s\n' scalar "avx2:$avx2" "avx512:$avx512" "avx512bf16:$avx512bf16"; else printf '%s\n' scalar neon; fi
 }
 
 case $1 in
@@ -38,24 +42,35 @@ case $1 in
     mapfile -t targets < <(native_targets)
     build "$cxx" plain "-O2" "${targets[@]}"
     "$out/plain"
+    "$out/plain-parallel"
+    "$out/plain-parallel" libgomp
     ;;
   sanitized)
     mapfile -t targets < <(native_targets)
     build "$cxx" sanitized "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
     "$out/sanitized"
+    "$out/sanitized-parallel"
+    "$out/sanitized-parallel" libgomp
+    ;;
+  thread)
+    mapfile -t targets < <(native_targets)
+    build "$cxx" thread "-O1 -g -fsanitize=thread" "${targets[@]}"
+    "$out/thread"
+    "$out/thread-parallel"
     ;;
   emulated)
     if [[ $(uname -m) == x86_64 ]]; then
-      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512: scalar "avx2:$avx2"
+      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
       "$out/emulated"
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user
       build aarch64-linux-gnu-g++ neon "-O2 -static" scalar neon
       qemu-aarch64 "$out/neon"
+      qemu-aarch64 "$out/neon-parallel"
     fi
     ;;
   *)
-    echo "run.sh: expected plain, sanitized or emulated, got '$1'" >&2
+    echo "run.sh: expected plain, sanitized, thread or emulated, got '$1'" >&2
     exit 2
     ;;
 esac

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmha import masks
-from mmha.nn import Block, FeedForward, SelfAttention, groups, positions_of, sinusoidal
+from mmha.nn import Block, FeedForward, SelfAttention, groups, packed_positions, sinusoidal
 
 BATCH, LENGTH, HEADS, SIZE, HIDDEN = 2, 7, 3, 5, 11
 WIDTH = HEADS * SIZE
@@ -95,5 +95,5 @@ def test_packing_keeps_every_sequence_whole_and_within_the_row() -> None:
     lengths = [5, 3, 11, 2, 2, 7]
     found = groups(lengths, [5, 4, 3, 2, 1, 0], tokens=9)
     assert found == [[5, 4], [3], [2], [1, 0]]
-    assert positions_of([2, 1, 3]).tolist() == [0, 1, 0, 0, 1, 2]
+    assert packed_positions([2, 1, 3]).tolist() == [0, 1, 0, 0, 1, 2]
     assert groups([], [], tokens=9) == []

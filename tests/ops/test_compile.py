@@ -1,4 +1,4 @@
-"""The operators under torch's own checks, torch.compile, torch.export and torch.func."""
+"""Attention under torch.compile, torch.export and torch.func."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import torch._dynamo.testing
 from torch import Tensor
 
 import mmha
-from feature_zoo import FEATURES, additives_of, arguments_of
+from feature_zoo import FEATURES, arguments_of
 from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, Dense, Documents, KeyPadding, Keys, Prefix, Window
-from mmha.ops.additive import split
-from mmha.ops.autograd import KERNELS, REFERENCE, Way
-from mmha.ops.call import FLOAT, Call
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
 SIZES = (B, H, TQ, TK)
@@ -33,59 +30,11 @@ def inputs(dtype: torch.dtype = torch.float32, grad: bool = True, length: int = 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    """Nothing compiled before counts: torch keeps backward graphs on disk, and does not see that their operators changed."""
+    """Nothing compiled before counts: torch keeps backward graphs on disk and does not see that an operator changed."""
     torch._dynamo.reset()
     with torch._functorch.config.patch(enable_autograd_cache=False):
         yield
     torch._dynamo.reset()
-
-
-def plain(mask: str = "Full()", tensors: tuple[Tensor, ...] = (), **more: Any) -> Call:
-    return Call(list(tensors), mask, **more)
-
-
-def rich(**more: Any) -> Call:
-    """A call with everything in it."""
-    leaves = FEATURES["everything"].make((B, H, TQ, TK))
-    found = {name: leaves[name] for name in ("slopes", "table", "sinks")}
-    additives = [leaves[name] for name in additives_of(leaves)]
-    tensors = [x.detach() for x in split(leaves["mask"].detach())]
-    return Call(
-        tensors, FLOAT, additives=additives, softcap=2.5, dropout_p=0.2, seed=torch.tensor([7]), **found, **more
-    )
-
-
-CALLS: dict[str, Call] = {
-    "full": plain(scale=0.3),
-    "padding": plain("Causal() & KeyPadding($0)", (torch.tensor([3, 7]),)),
-    "q_start": plain("Causal() & Window(3)", q_start=torch.tensor([1, -1])),
-    "bool tensor": plain("$0", (torch.rand(B, 1, TQ, TK) > 0.4,), q_start=torch.tensor(2)),
-    "everything": rich(),
-    "everything, q_start": rich(q_start=torch.tensor([4, 1])),
-    "zeros as a float mask": plain(FLOAT, split(torch.zeros(TQ, 1)), additives=[torch.zeros(TQ, 1)]),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("way", [KERNELS, REFERENCE], ids=["kernels", "reference"])
-def test_opcheck(name: str, dtype: torch.dtype, way: Way) -> None:
-    call, x = CALLS[name], inputs(dtype)
-    # torch compares the gradients of two calls by a tolerance for float32; those of bfloat16 are compared elsewhere.
-    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    tests = tests if dtype == torch.bfloat16 else (*tests, "test_aot_dispatch_dynamic")
-    torch.library.opcheck(way.forward, (*x, *call), test_utils=tests)
-    with torch.no_grad():
-        results = way.forward(*x, *call)
-        grad_out, grad_lse, *more = [torch.randn_like(made) for made in results]
-        grads = (grad_out, None, *more) if more else (grad_out, grad_lse, None)
-        wanted = [part is not None for part in call.parts()]
-        torch.library.opcheck(way.backward, ([*x, *results[:2]], *grads, wanted, *call))
-
-
-def test_opcheck_of_float_mask() -> None:
-    for mask in (torch.randn(TQ, TK), torch.zeros(H, 1, TK).permute(2, 0, 1), torch.tensor(-torch.inf)):
-        torch.library.opcheck(torch.ops.mmha.float_mask.default, (mask,))
 
 
 OUTSIDE = Causal() & Window(3) & KeyPadding([3, 7])
@@ -214,12 +163,15 @@ def leaves_of(name: str) -> list[Tensor]:
     return list(FEATURES[name].make(SIZES).values())
 
 
-FEATURED: dict[str, Callable[..., Any]] = {
-    name: lambda q, k, v, *leaves, names=tuple(FEATURES[name].make(SIZES)), numbers=FEATURES[name].numbers: (
-        mmha.attention(q, k, v, **arguments_of(dict(zip(names, leaves, strict=True)), numbers))
+def featured(name: str) -> Callable[..., Any]:
+    """Attention with a feature, as a function of q, k, v and the feature's leaves."""
+    names, numbers = tuple(FEATURES[name].make(SIZES)), FEATURES[name].numbers
+    return lambda q, k, v, *leaves: mmha.attention(
+        q, k, v, **arguments_of(dict(zip(names, leaves, strict=True)), numbers)
     )
-    for name in ("float mask", "everything")
-}
+
+
+FEATURED = {name: featured(name) for name in ("float mask", "everything")}
 
 
 @pytest.mark.parametrize("name", FEATURED)
@@ -257,45 +209,9 @@ def test_torch_func_grad() -> None:
         assert torch.equal(have, expected)
 
 
-def test_the_profiler_sees_the_operator() -> None:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        mmha.attention(*inputs(), Causal())
-    assert any("mmha::attention_forward" in event.key for event in profile.key_averages())
-
-
-def test_jit_trace_records_the_operator() -> None:
-    x, other = inputs(grad=False), tuple(t.cos() for t in inputs(grad=False))
-    traced = torch.jit.trace(COMPILED["mask outside"], x, check_trace=False)
-    assert torch.equal(traced(*other), COMPILED["mask outside"](*other))
-
-
-def test_a_dispatch_mode_sees_the_operators() -> None:
-    class Log(torch.utils._python_dispatch.TorchDispatchMode):
-        seen: tuple[str, ...] = ()
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.seen += (str(func),)
-            return func(*args, **(kwargs or {}))
-
-    q, k, v = inputs()
-    with Log() as log:
-        torch.autograd.grad(mmha.attention(q, k, v, Causal()).sum(), q)
-    assert "mmha.attention_forward.default" in log.seen
-    assert "mmha.attention_backward.default" in log.seen
-
-
-def test_a_fake_tensor_has_the_right_sizes() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        out, lse = mmha.attention(*inputs(), Causal(), return_lse=True)
-    assert out.shape == (B, H, TQ, DV)
-    assert lse.shape == (B, H, TQ)
-
-
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_function_draws_anew_and_goes_back_the_same_way(backend: str) -> None:
-    """The output is linear in v once the seed is fixed: <out, g> = <v, dv> says that backward dropped what forward did."""
+    """With a seed the output is linear in v: <out, g> = <v, dv> says that backward dropped what forward did."""
     x = [t.detach().double().requires_grad_() for t in inputs()]
     compiled = torch.compile(lambda *t: mmha.attention(*t, OUTSIDE, dropout_p=0.5), fullgraph=True, backend=backend)
     torch.manual_seed(19)

@@ -80,7 +80,9 @@ def test_every_feature(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", ["alibi", "relative", "softcap, sinks", "dropout", "additive with -inf", "everything"])
-@pytest.mark.parametrize("mask", [None, Full(), Window(7, 2), Queries(torch.arange(B * TQ).view(B, TQ) % 3 > 0)], ids=repr)
+@pytest.mark.parametrize(
+    "mask", [None, Full(), Window(7, 2), Queries(torch.arange(B * TQ).view(B, TQ) % 3 > 0)], ids=repr
+)
 def test_under_other_masks(name: str, mask: Mask | None) -> None:
     compare(FEATURES[name], mask, torch.float32)
 
@@ -115,7 +117,10 @@ def test_weights_with_every_feature(name: str, dtype: torch.dtype) -> None:
         assert_near(have, want, have.dtype)
     share = torch.exp(leaves["sinks"][:, None] - results[1]) if "sinks" in leaves else torch.zeros(())
     torch.testing.assert_close(
-        results[2].sum(-1), (1.0 - share).to(dtype).expand(B, H, TQ), rtol=0.0, atol=1e-5 if dtype == torch.float32 else 0.02
+        results[2].sum(-1),
+        (1.0 - share).to(dtype).expand(B, H, TQ),
+        rtol=0.0,
+        atol=1e-5 if dtype == torch.float32 else 0.02,
     )
     torch.manual_seed(29)
     assert torch.equal(results[0], mmha.attention(q, k, v, **taken, return_weights=True)[0])
@@ -233,7 +238,9 @@ def test_an_expanded_or_negative_additive_is_read_in_place() -> None:
     for view in (narrow.expand(B, H, TQ, TK), torch._neg_view(-narrow.detach()), narrow.detach().flip(0).flip(0)):
         have = mmha.attention(q, k, v, HIDING, bias=Additive(view))
         assert torch.equal(have, mmha.attention(q, k, v, HIDING, bias=Additive(narrow.detach().clone())))
-    (got,) = torch.autograd.grad(mmha.attention(q, k, v, bias=Additive(narrow.expand(B, H, TQ, TK))).cos().sum(), narrow)
+    (got,) = torch.autograd.grad(
+        mmha.attention(q, k, v, bias=Additive(narrow.expand(B, H, TQ, TK))).cos().sum(), narrow
+    )
     (want,) = torch.autograd.grad(mmha.attention(q, k, v, bias=Additive(narrow)).cos().sum(), narrow)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 

@@ -212,3 +212,13 @@ def test_empty_dimensions(shape: tuple[int, ...]) -> None:
     assert (dq.shape, dk.shape, dv.shape, added) == (q.shape, k.shape, v.shape, None)
     assert not out.isnan().any()
     assert not dq.isnan().any()
+
+
+def test_no_query_head_for_some_key_heads() -> None:
+    q, k, v = torch.randn(B, 0, TQ, D), torch.randn(B, HK, TK, D), torch.randn(B, HK, TK, DV)
+    out, lse, _ = reference.attention(q, k, v)
+    assert (out.shape, lse.shape) == ((B, 0, TQ, DV), (B, 0, TQ))
+    dq, dk, dv, *_ = reference.gradients(q, k, v, Gradients(out, lse))
+    assert dq.shape == q.shape
+    assert not dk.any()
+    assert not dv.any()

@@ -126,7 +126,7 @@ class Relative(Bias):
         """
         sigma = _numbers("sigma", sigma, "(H,)")
         if not torch.compiler.is_compiling() and not bool((sigma > 0).all()):
-            raise checks.value_error("sigma", "numbers > 0", str(sigma.detach().min().item()))
+            raise checks.value_error("sigma", "numbers > 0", str(sigma.min().item()))
         radius = checks.integer("radius", radius, 0)
         away = torch.arange(-radius, radius + 1, device=sigma.device)
         return Relative(-(away**2) / (2.0 * sigma[:, None] ** 2))

@@ -43,6 +43,15 @@ def ends(counts: npt.NDArray[Any]) -> Int64s:
     return offsets
 
 
+def owners(counts: npt.NDArray[Any]) -> Int64s:
+    """Of each member of groups with these sizes, one after the other, the number of its group.
+
+    torch.repeat_interleave says the same, but it looks for torch's threads whatever the size, and waits forever for
+    them in the child of a fork, where they do not exist.
+    """
+    return np.arange(len(counts), dtype=np.int64).repeat(counts)
+
+
 def run_count(bits: Words) -> int:
     """How many runs of set bits there are in all rows."""
     total, step = 0, max(1, CHUNK // max(1, bits.shape[1]))

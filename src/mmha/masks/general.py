@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmha import checks
 from mmha.masks import held
+from mmha.masks.arrays import owners
 from mmha.masks.base import Mask
 from mmha.masks.grid import Coordinates, Grid
 from mmha.masks.lowering import from_blocks
@@ -157,7 +158,7 @@ class Spans(Mask):
             raise checks.value_error(
                 "offsets", f"a rise from 0 to the number of spans, {len(self.spans)}", held.text(self.offsets, None)
             )
-        row = torch.repeat_interleave(torch.arange(len(steps), device="cpu"), steps)
+        row = torch.from_numpy(owners(held.numpy(steps)))
         start, stop = self.spans[:, 0], self.spans[:, 1]
         apart = (row[1:] != row[:-1]) | (stop[:-1] < start[1:])
         if not bool(((start >= 0) & (start < stop) & (stop <= k_len)).all() & apart.all()):
@@ -175,7 +176,7 @@ class Spans(Mask):
     def _holds(self, at: Coordinates) -> Tensor:
         b, h, t, k_len = self.shape
         change = self.spans.new_zeros((b * h * t, k_len + 1))
-        row = torch.repeat_interleave(torch.arange(b * h * t, device="cpu"), self.offsets.diff())
+        row = torch.from_numpy(owners(held.numpy(self.offsets.diff())))
         change[row, self.spans[:, 0]] += 1
         change[row, self.spans[:, 1]] -= 1
         seen = change.cumsum(dim=1)[:, :k_len].reshape(b, h, t, k_len) > 0

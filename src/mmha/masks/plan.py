@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -113,9 +114,17 @@ class _Cache:
             self._plans.clear()
             self.nbytes = 0
 
+    def after_fork(self) -> None:
+        """In the child: when another thread was inside, it will never leave, and what it left may be half done."""
+        if self._lock.acquire(blocking=False):  # locked() lags behind: a thread may have the lock and not yet the GIL
+            self._lock.release()
+        else:
+            self._plans, self._lock, self.nbytes = OrderedDict(), threading.Lock(), 0
+
 
 CACHE = _Cache(count=128, nbytes=2**28)
 atexit.register(CACHE.clear)  # native plans must be gone before the interpreter is
+os.register_at_fork(after_in_child=CACHE.after_fork)
 
 
 def lookup(mask: Mask, grid: Grid) -> Plan:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmha import _kernels, checks
 from mmha.masks import held
+from mmha.masks.arrays import owners
 from mmha.masks.base import Mask
 from mmha.masks.grid import Coordinates, Grid, Int64s
 from mmha.masks.rows import Rows
@@ -201,14 +202,16 @@ class Documents(Mask):
         >>> Documents.from_lengths([2, 3])
         Documents([0, 0, 1, 1, 1])
         """
-        rows = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+        rows = lengths.tolist() if isinstance(lengths, (Tensor, np.ndarray)) else lengths
         if not isinstance(rows, (list, tuple)):
             raise checks.type_error("lengths", "a list of integers, or of lists of them", lengths)
         packs = rows if rows and isinstance(rows[0], (list, tuple)) else [rows]
         counts = [held.integers("lengths", pack, "a list of integers, or of lists of them") for pack in packs]
         for pack in counts:
+            if pack.dim() != 1:
+                raise checks.type_error("lengths", "a list of integers, or of lists of them", lengths)
             held.fit_lengths("lengths", pack, len(pack))
-        ids = [torch.repeat_interleave(torch.arange(len(pack), device="cpu"), pack) for pack in counts]
+        ids = [torch.from_numpy(owners(held.numpy(pack))) for pack in counts]
         totals = sorted({len(row) for row in ids})
         if len(totals) > 1:
             got = f"sums {', '.join(map(str, totals))}"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from mmha.nn.attention import SelfAttention
 from mmha.nn.block import Block
 from mmha.nn.feedforward import FeedForward
-from mmha.nn.packing import groups, positions_of
+from mmha.nn.packing import groups, pack, packed_positions, unpack
 from mmha.nn.positions import sinusoidal
 
-__all__ = ["Block", "FeedForward", "SelfAttention", "groups", "positions_of", "sinusoidal"]
+__all__ = [
+    "Block",
+    "FeedForward",
+    "SelfAttention",
+    "groups",
+    "pack",
+    "packed_positions",
+    "sinusoidal",
+    "unpack",
+]

@@ -13,24 +13,25 @@ from mmha.ops import library, operators
 from mmha.ops.call import Call
 from mmha.ops.watch import is_direct, is_transformed
 
+
 class Way(NamedTuple):
-    """A forward operator and its backward, and the functions beneath them."""
+    """A forward operator and its backward, the functions beneath them, and how many results are for the caller."""
 
     forward: Any
     backward: Any
     run: Callable[..., Any]
     gradients: Callable[..., Any]
+    results: int
 
 
-KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients)
+KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients, results=2)
 REFERENCE = Way(
-    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients
-)
+    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients,
+    results=3,
+)  # fmt: skip
 
 
-def attention(
-    way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: bool, want_lse: bool
-) -> tuple[Tensor, ...]:
+def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: bool, want_lse: bool) -> Any:
     """The results of the way's operator: out first, the second may be None when lse is not wanted.
 
     direct: `watch.is_direct` of q, k and v; then the call goes past the dispatcher, which halves its cost when small.
@@ -38,11 +39,11 @@ def attention(
     parts = call.parts()
     if direct and (not parts or is_direct(*[x for x in parts if x is not None])):
         if _wants_graph(q, k, v, parts):
-            return _apply_directly(way, want_lse, call, q, k, v, *parts)  # type: ignore[no-any-return]
-        return way.run(q, k, v, call, want_lse)
+            return _apply_directly(way, want_lse, call, q, k, v, *parts)
+        return way.run(q, k, v, call, want_lse, False)
     if is_transformed():
         return _Transformed.apply(way, call, q, k, v, *parts)  # type: ignore[no-untyped-call]
-    return way.forward(q, k, v, *call)
+    return way.forward(q, k, v, False, *call)
 
 
 def float_mask(mask: Tensor) -> list[Tensor]:
@@ -54,11 +55,11 @@ def float_mask(mask: Tensor) -> list[Tensor]:
 def _autograd_forward(way: Way) -> Callable[..., Any]:
     """The autograd kernel of a forward operator."""
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    def kernel(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Any:
         call = Call(*rest)
         if _wants_graph(q, k, v, call.parts()):
             return _Watched.apply(way, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
-        return _below(way.forward, q, k, v, *call)
+        return _below(way.forward, q, k, v, for_backward, *call)
 
     return kernel
 
@@ -75,7 +76,7 @@ class _Direct(torch.autograd.Function):
     def forward(ctx: Any, way: Way, want_lse: bool, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
         made = way.run(q, k, v, call)
         _keep(ctx, way, call, (q, k, v), parts, made)
-        return made if want_lse or len(made) > 2 else made[:1]  # a result less, a microsecond less
+        return made[: way.results if want_lse else 1] if way.results == 2 else made  # each costs a microsecond
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -83,7 +84,7 @@ class _Direct(torch.autograd.Function):
 
 
 #: `Function.apply` without its preparations for torch.func, for calls outside of it: they cost 5 microseconds.
-_apply_directly = super(torch.autograd.Function, _Direct).apply
+_apply_directly: Callable[..., Any] = super(torch.autograd.Function, _Direct).apply
 
 
 class _Watched(torch.autograd.Function):
@@ -91,8 +92,9 @@ class _Watched(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
-        made = _below(way.forward, q, k, v, *call)
+        made = _below(way.forward, q, k, v, True, *call)
         _keep(ctx, way, call, (q, k, v), parts, made)
+        ctx.mark_non_differentiable(*made[way.results :])
         return made
 
     @staticmethod
@@ -106,12 +108,13 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def forward(way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
-        return _below(way.forward, q, k, v, *call.with_parts(parts))
+        return _below(way.forward, q, k, v, True, *call.with_parts(parts))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         way, call, q, k, v, *parts = inputs
         _keep(ctx, way, call, (q, k, v), tuple(parts), output)
+        ctx.mark_non_differentiable(*output[way.results :])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -165,16 +168,19 @@ def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, ...], parts: tup
     """Save everything for the backward: tensors with autograd, which frees them with the graph, the rest as it is."""
     ctx.set_materialize_grads(False)
     ctx.rest = way, len(parts), call.mask, call.scale, call.softcap, call.dropout_p
-    ctx.save_for_backward(*inputs, made[0], made[1], call.q_start, call.seed, *parts, *call.mask_tensors)
+    rest = made[2] if way.results == 2 else None
+    ctx.save_for_backward(*inputs, made[0], made[1], rest, call.q_start, call.seed, *parts, *call.mask_tensors)
 
 
 def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, ...]) -> Any:
     """None for the way and the call, and the gradients of q, k, v and of the parts of the call."""
     way, count, mask, scale, softcap, dropout_p = ctx.rest
-    *saved, q_start, seed = (tensors := ctx.saved_tensors)[:7]  # asked for once: a checkpoint computes them anew each time
-    parts, mask_tensors = tensors[7 : 7 + count], list(tensors[7 + count :])
+    tensors = ctx.saved_tensors  # asked for once: a checkpoint computes them anew each time
+    *saved, rest, q_start, seed = tensors[:8]
+    saved += [] if rest is None or not rest.numel() else [rest]
+    parts, mask_tensors = tensors[8 : 8 + count], list(tensors[8 + count :])
     call = Call(mask_tensors, mask, q_start, scale, softcap=softcap, dropout_p=dropout_p, seed=seed).with_parts(parts)
-    three = (*grads, None)[:3]
+    three = (*grads, None, None)[:3]
     given = [x for x in (*saved, *parts, *grads) if x is not None]
     if not torch.is_grad_enabled() and is_direct(*given):
         made = way.gradients(saved, three, wanted, call)

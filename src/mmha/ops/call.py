@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmha.ops.plans import PLAIN, MaskCall
 
-#: The notation of a float mask: `Call.mask_tensors` are its visible pairs and flags, as `additive.split` makes them, and
-#: the mask itself is the first of `Call.additives`.
+#: The notation of a float mask: `Call.mask_tensors` are its visible pairs and flags, as `additive.split` makes them,
+#: and the mask itself is the first of `Call.additives`.
 FLOAT = "float $0"
 FULL = "Full()"
 
@@ -19,8 +19,8 @@ class Call(NamedTuple):
     """Everything but q, k and v, as torch's operators take it (their schema, in library.py, has this order).
 
     mask_tensors, mask: what `Mask.flatten` returned; or PLAIN and a bool tensor; or FLOAT. q_start: None = Tk - Tq, or
-    an int tensor, () or (B,). scale: None = 1 / sqrt(D). slopes (H,), table (1 or H, 2R + 1), additives broadcastable to
-    (B, H, Tq, Tk): the parts of a bias. sinks: (H,). softcap: None = none. seed: int64 (1,), None without dropout.
+    an int tensor, () or (B,). scale: None = 1 / sqrt(D). slopes (H,), table (1 or H, 2R + 1), additives broadcastable
+    to (B, H, Tq, Tk): the parts of a bias. sinks: (H,). softcap: None = none. seed: int64 (1,), None = no dropout.
     """
 
     mask_tensors: list[Tensor]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,24 +13,15 @@ from mmha.ops.call import Call
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-@dataclass(frozen=True)
-class Extras:
+class Extras(NamedTuple):
     """The native form, and the tensors whose memory it points into: they must live as long as it is used."""
 
     native: _kernels.Extras
     tensors: tuple[Tensor | None, ...]
     sinks: Tensor | None
-    heads: int
-
-    def gradient_shapes(self, call: Call) -> Iterator[tuple[int, ...]]:
-        """How the kernels lay out the gradient of each of `call.differentiable()`."""
-        yield (self.heads,)
-        yield (self.heads, 0 if call.table is None else call.table.shape[1])
-        yield (self.heads,)
-        yield from ((1,) * (4 - x.dim()) + tuple(x.shape) for x in call.additives)
 
 
-def make_extras(call: Call, batch: int, heads: int) -> Extras | None:
+def make_extras(call: Call, batch: int) -> Extras | None:
     """All of the call but its mask and scale; None when there is nothing of it."""
     if call.softcap is None and not call.dropout_p and not call.parts():
         return None
@@ -40,12 +30,12 @@ def make_extras(call: Call, batch: int, heads: int) -> Extras | None:
     if call.q_start is not None and (slopes is not None or table is not None):
         start = _packed(call.q_start.expand(batch), torch.int64)
     additives = [x if x.dtype in DTYPES else x.float() for x in call.additives]
-    seed = 0 if call.seed is None else int(call.seed)
+    dropout_p, seed = (0.0, 0) if call.seed is None else (call.dropout_p, int(call.seed))
     native = (
         call.softcap or 0.0, _address(start), _address(slopes), _table(table), [_additive(x) for x in additives],
-        _address(sinks), call.dropout_p, seed,
+        _address(sinks), dropout_p, seed,
     )  # fmt: skip
-    return Extras(native, (start, slopes, table, *additives), sinks, heads)
+    return Extras(native, (start, slopes, table, *additives), sinks)
 
 
 def _packed(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,8 +1,9 @@
 """The operators torch knows attention by, so that autograd, torch.compile and torch.export carry it through.
 
-`mmha::attention_forward` and its backward run the kernels; `mmha::attention_reference_forward` and its backward also
-return the weights; `mmha::float_mask` looks at a float mask. A mask crosses as its notation and its tensors. Registered
-with `Library.define` and `impl`: a call through `torch.library.custom_op` costs three times as much.
+`mmha::attention_forward` and its backward run the kernels; its third result is for the backward alone. The third of
+`mmha::attention_reference_forward` is the weights. `mmha::float_mask` looks at a float mask. A mask crosses as its
+notation and its tensors. Registered with `Library.define` and `impl`: a call through `torch.library.custom_op` costs
+three times as much.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ NO_VMAP = "mmha.attention: torch.vmap is not available; put the mapped dimension
 
 # The order of `mmha.ops.call.Call`.
 _CALL = (
-    "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale, Tensor? slopes, Tensor? table, Tensor[] additives, "
-    "Tensor? sinks, float? softcap, float dropout_p, Tensor? seed"
+    "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale, Tensor? slopes, Tensor? table, "
+    "Tensor[] additives, Tensor? sinks, float? softcap, float dropout_p, Tensor? seed"
 )
+_FORWARD = f"(Tensor q, Tensor k, Tensor v, bool for_backward, {_CALL}) -> (Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor[] saved, Tensor? grad_out, Tensor? grad_lse, Tensor? grad_weights, bool[] wanted, "
     f"{_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
 )
 _SCHEMAS = {
-    "attention_forward": f"(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor, Tensor)",
+    "attention_forward": _FORWARD,
     "attention_backward": _BACKWARD,
-    "attention_reference_forward": f"(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor, Tensor, Tensor)",
+    "attention_reference_forward": _FORWARD,
     "attention_reference_backward": _BACKWARD,
     "float_mask": "(Tensor mask) -> (Tensor, Tensor)",
 }

@@ -15,7 +15,6 @@ from mmha.ops.arguments import check_memory
 from mmha.ops.call import FLOAT, Call
 from mmha.ops.plans import PLANS
 
-Pair = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -23,16 +22,20 @@ Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 float_mask, float_mask_like = split, split_like
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
-    """out, and lse unless nobody will look at it."""
+def run(
+    q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
+) -> kernels.Results:
+    """out, lse, and what backward needs besides, as `kernels.forward` has them: None stands for what nobody wants."""
     call = _checked(q, k, v, call)
-    if kernels.has_kernel(q, v, call):
-        return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse)
+    if kernels.has_kernel(q, v):
+        return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse, for_backward)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
-    return out.to(q.dtype), lse.to(_lse_dtype(q))
+    return out.to(q.dtype), lse.to(_lse_dtype(q)), None
 
 
-def run_reference(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True) -> Three:
+def run_reference(
+    q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
+) -> Three:
     """out, lse and the weights."""
     call = _checked(q, k, v, call)
     out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
@@ -41,14 +44,15 @@ def run_reference(q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = 
 
 
 def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
-    """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v, out, lse; grads: of out, lse, weights."""
-    q, k, v, out, _ = saved
+    """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v and the results of `run`;
+    grads: of out, lse and weights."""
+    q, k, v, out = saved[:4]
     _check_memory(q, k, v)
     _check_call_memory(call)
     if call.mask == FLOAT:
         call = call.settled(keep=wanted[3])
         wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
-    if not kernels.has_kernel(q, v, call):
+    if not kernels.has_kernel(q, v):
         return _reference_gradients(q, k, v, grads, wanted, call)
     plan = PLANS.get(call.mask_call(q, k), backward=True)
     grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
@@ -57,17 +61,20 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
 
 def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
     """The same of out, lse and weights of `run_reference`."""
-    _check_memory(*saved[:3])
+    q, k, v = saved[:3]
+    _check_memory(q, k, v)
     _check_call_memory(call)
-    return _reference_gradients(*saved[:3], grads, wanted, call.settled(keep=True))
+    return _reference_gradients(q, k, v, grads, wanted, call.settled(keep=True))
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-    """`mmha::attention_forward`."""
-    return run(q, k, v, Call(*rest))
+def forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
+    """`mmha::attention_forward`: as `run`, with an empty tensor for None."""
+    out, lse, more = run(q, k, v, Call(*rest), True, for_backward)
+    assert lse is not None
+    return out, lse, more if more is not None else forward_like(q, k, v, for_backward)[2].zero_()
 
 
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
     """`mmha::attention_reference_forward`."""
     return run_reference(q, k, v, Call(*rest))
 
@@ -113,9 +120,7 @@ def _reference_gradients(
     q: Tensor, k: Tensor, v: Tensor, grads: Grads, wanted: Sequence[bool], call: Call
 ) -> Gradients:
     made = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, call))
-    table = made.table
-    if table is not None and call.table is not None:
-        table = table.sum_to_size(call.table.shape)
+    table = None if made.table is None or call.table is None else made.table.sum_to_size(call.table.shape)
     extras = (made.slopes, table, made.sinks, *(made.additive or ()))
     parts = zip(extras, call.differentiable(), wanted, strict=True) if any(wanted) else ()
     more = [g.to(x.dtype) for g, x, want in parts if want and g is not None and x is not None]
@@ -136,22 +141,26 @@ def _lse_dtype(q: Tensor) -> torch.dtype:
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
-def forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Pair:
+def forward_like(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *_: Any) -> Three:
     """What `forward` returns."""
-    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
+    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    lse = q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
+    rounds = for_backward and q.dtype in (torch.bfloat16, torch.float16)
+    return out, lse, q.new_empty(out.shape if rounds else 0)
 
 
 def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     """What `backward` and `reference_backward` return."""
     q, k, v = (x.new_empty(x.shape) for x in saved[:3])
     wanted, call = rest[3], Call(*rest[4:])
-    parts = zip(call.parts(), wanted, strict=True)
-    return q, k, v, [x.new_empty(x.shape) for x, want in parts if want and x is not None]
+    parts = [x for x, want in zip(call.parts(), wanted, strict=True) if want and x is not None]
+    return q, k, v, [x.new_empty(x.shape) for x in parts]
 
 
 def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Three:
     """What `reference_forward` returns."""
-    return *forward_like(q, k, v), q.new_empty((*q.shape[:3], k.shape[2]))
+    out, lse, _ = forward_like(q, k, v, False)
+    return out, lse, q.new_empty((*q.shape[:3], k.shape[2]))
 
 
 reference_backward_like = backward_like

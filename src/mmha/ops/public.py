@@ -93,9 +93,11 @@ def attention(
         slopes, table, additives = parts.slopes, parts.table, [*additives, *parts.additives]
     seed = _seed() if dropout_p else None
     call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
-    results = autograd.attention(autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call, direct, return_lse)
+    results = autograd.attention(
+        autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call, direct, return_lse
+    )
     if return_lse:
-        return tuple(results)
+        return tuple(results[: 3 if return_weights else 2])
     return (results[0], results[2]) if return_weights else results[0]
 
 

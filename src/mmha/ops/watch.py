@@ -14,8 +14,10 @@ _ORDINARY = frozenset((Tensor, torch.nn.Parameter))
 
 
 def is_direct(*tensors: Tensor) -> bool:
-    """Whether nobody must see the operator being called: no compiler, tracer, mode, transform, profiler or subclass, and
-    all numbers are in this machine's memory as they are (which a negative bit or a zero tensor only promises)."""
+    """Whether nobody must see the operator being called, and all numbers are in this machine's memory as they are.
+
+    That is: no compiler, tracer, mode, transform, profiler or subclass; no negative bit, which only promises numbers.
+    """
     if (
         torch.compiler.is_compiling()
         or _modes() != 0

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mmha import checkpoint, masks
 from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, Config, read_document, scale_name
 from mmha.models.tagger.lexicon import Lexicon, parts_of
-from mmha.nn import Block, groups, positions_of, sinusoidal
+from mmha.nn import Block, groups, packed_positions, sinusoidal
 
 
 def only(offset: int) -> masks.Mask:
@@ -79,7 +79,7 @@ class Tagger(nn.Module):
         if self.training:
             words = words.masked_fill(torch.rand(words.shape) < self.config.word_dropout, 0)
         seen = torch.cat((self.word(words), self.piece(pieces)), dim=-1)
-        places = sinusoidal(positions_of(lengths), self.config.width)
+        places = sinusoidal(packed_positions(lengths), self.config.width)
         x: Tensor = self.mix(self.dropout(seen)) + self.position_scale * places
         return x[None]
 

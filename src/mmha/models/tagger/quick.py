@@ -100,7 +100,7 @@ def _attend(plan: _kernels.Plan, q: Array, k: Array, v: Array) -> Array:
     out = np.empty_like(q)
     strides = (heads * length * width, length * width, width)
     at_q, at_k, at_v, at_out = ((a.ctypes.data, (1, heads, length, width), strides) for a in (q, k, v, out))
-    _kernels.forward(plan, at_q, at_k, at_v, at_out, 0, width**-0.5, 1)
+    _kernels.forward(plan, 0, at_q, at_k, at_v, at_out, 0, 0, width**-0.5, None, 1)
     return out.transpose(1, 0, 2).reshape(length, heads * width)
 
 

@@ -1,0 +1,24 @@
+// The kernels of one instruction set as a table: include after a simd/*.h, then MMHA_DEFINE_TABLE(name, "isa").
+#pragma once
+#include "backward.h"
+#include "bias_gradient.h"
+#include "forward.h"
+#include "probe.h"
+
+namespace mmha {
+namespace {
+
+template <class E>
+constexpr TypedKernels kTyped = {forward_scratch<E>, backward_scratch<E>,  forward_block<E>, forward_chunk<E>,
+                                 forward_merge<E>,   backward_group<E>,    backward_keys<E>, backward_queries<E>,
+                                 strip_gradient<E>,  additive_gradient<E>, row_dot<E>};
+
+}  // namespace
+}  // namespace mmha
+
+#define MMHA_DEFINE_TABLE(table, isa)                                                                 \
+  namespace mmha {                                                                                    \
+  extern const KernelTable table;                                                                     \
+  const KernelTable table = {                                                                         \
+      isa, {kTyped<float>, kTyped<bf16>, kTyped<f16>}, probe_fma, probe_flops_per_round, probe_read}; \
+  }
