@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +37,7 @@ def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: boo
     direct: `watch.is_direct` of q, k and v; then the call goes past the dispatcher, which halves its cost when small.
     """
     parts = call.parts()
-    if direct and (not parts or is_direct(*[x for x in parts if x is not None])):
+    if direct and (not (parts or call.mask_tensors) or is_direct(*_given(parts, call.mask_tensors))):
         if _wants_graph(q, k, v, parts):
             return _apply_directly(way, want_lse, call, q, k, v, *parts)
         return way.run(q, k, v, call, want_lse, False)
@@ -159,6 +159,10 @@ def _wants_graph(q: Tensor, k: Tensor, v: Tensor, parts: tuple[Tensor | None, ..
     return q.requires_grad or k.requires_grad or v.requires_grad or more
 
 
+def _given(*tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    return [x for some in tensors for x in some if x is not None]
+
+
 def _below(op: Any, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
@@ -181,8 +185,7 @@ def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, .
     parts, mask_tensors = tensors[8 : 8 + count], list(tensors[8 + count :])
     call = Call(mask_tensors, mask, q_start, scale, softcap=softcap, dropout_p=dropout_p, seed=seed).with_parts(parts)
     three = (*grads, None, None)[:3]
-    given = [x for x in (*saved, *parts, *grads) if x is not None]
-    if not torch.is_grad_enabled() and is_direct(*given):
+    if not torch.is_grad_enabled() and is_direct(*_given(saved, parts, mask_tensors, grads)):
         made = way.gradients(saved, three, wanted, call)
     else:
         args = saved, *three, list(wanted), *call

@@ -54,16 +54,17 @@ def forward(
     That is, in half precision, the residual: what rounding took away from out, in its dtype and shape. Backward
     multiplies the gradient of out by the two of them; by out alone the product would be too coarse.
     """
-    q, k, v = _rows(q), _rows(k), _rows(v)
-    at_q, at_k, at_v = _arg(q), _arg(k), _arg(v)
+    (q, at_q), (k, at_k), (v, at_v) = _rows(q), _rows(k), _rows(v)
     batch, heads, q_len, dim = at_q[1]
-    out = q.new_empty(batch, heads, q_len, at_v[1][3])
+    width = at_v[1][3]
+    out = q.new_empty(batch, heads, q_len, width)
+    at_out = out.data_ptr(), (batch, heads, q_len, width), (heads * q_len * width, q_len * width, width)
     lse = q.new_empty(batch, heads, q_len, dtype=torch.float32) if want_lse else None
     residual = torch.empty_like(out) if for_backward and out.dtype != torch.float32 else None
     scale = 1.0 / math.sqrt(dim) if call.scale is None else call.scale
     extras = make_extras(call, batch)
     _kernels.forward(
-        plan.native, DTYPES[q.dtype], at_q, at_k, at_v, _arg(out), 0 if residual is None else residual.data_ptr(),
+        plan.native, DTYPES[q.dtype], at_q, at_k, at_v, at_out, 0 if residual is None else residual.data_ptr(),
         0 if lse is None else lse.data_ptr(), scale, None if extras is None else extras.native,
         torch.get_num_threads(),
     )  # fmt: skip
@@ -77,19 +78,19 @@ def backward(
 
     saved: q, k, v, and out, lse and residual of `forward` (the last only if there was one); grads: of out and of lse.
     """
-    q, k, v, out, grad_out = (_rows(x) for x in (*saved[:4], grads[0]))
+    (q, at_q), (k, at_k), (v, at_v), grad_out = *map(_rows, saved[:3]), _rows(grads[0])
     lse, dtype, threads = saved[4].contiguous(), DTYPES[q.dtype], torch.get_num_threads()
-    residual = saved[5].data_ptr() if len(saved) > 5 else 0
+    out, residual = saved[3].contiguous(), saved[5].contiguous() if len(saved) > 5 else None
     # With lse an output as well: ds = p * (dp - sum(p * dp) + grad_lse), and the kernels subtract one number per row.
     delta = torch.empty_like(lse)
-    _kernels.row_dot(dtype, _arg(out), residual, _arg(grad_out), delta.data_ptr(), threads)
+    _kernels.row_dot(dtype, _rows(out)[1], _address(residual), grad_out[1], delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
     made = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     extras = make_extras(call, q.shape[0])
     scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
-    native: _kernels.Saved = (_arg(q), _arg(k), _arg(v), lse.data_ptr(), delta.data_ptr(), _arg(grad_out))
-    outputs = _arg(made[0]), _arg(made[1]), _arg(made[2])
+    native: _kernels.Saved = (at_q, at_k, at_v, lse.data_ptr(), delta.data_ptr(), grad_out[1])
+    outputs = _rows(made[0])[1], _rows(made[1])[1], _rows(made[2])[1]
     _kernels.backward(plan.native, dtype, native, outputs, scale, None if extras is None else extras.native, threads)
     if not any(wanted):
         return *made, []
@@ -132,10 +133,10 @@ def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _rows(x: Tensor) -> Tensor:
-    """The tensor as the kernels read it: its last dimension contiguous."""
-    return x if x.stride(3) == 1 else x.contiguous()
-
-
-def _arg(x: Tensor) -> TensorArg:
-    return x.data_ptr(), x.shape, x.stride()[:3]  # type: ignore[return-value]
+def _rows(x: Tensor) -> tuple[Tensor, TensorArg]:
+    """The tensor as the kernels read it, its last dimension contiguous; and what they are told, good while it lives."""
+    b, h, t, step = x.stride()
+    if step != 1:
+        x = x.contiguous()
+        b, h, t, _ = x.stride()
+    return x, (x.data_ptr(), x.shape, (b, h, t))  # type: ignore[return-value]

@@ -1,4 +1,8 @@
-"""What each operator computes on CPU tensors, and what it returns (the `_like` functions) without computing it."""
+"""What each operator computes on CPU tensors, and what it returns (the `_like` functions) without computing it.
+
+`run` and `gradients` are what is beneath the operators; whoever calls them past torch's dispatcher has made sure that
+all tensors are in memory (`watch.is_direct`), as the operators do.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,8 @@ def run(
     q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
 ) -> kernels.Results:
     """out, lse, and what backward needs besides, as `kernels.forward` has them: None stands for what nobody wants."""
-    call = _checked(q, k, v, call)
+    if call.mask_tensors or call.parts():
+        call = _checked(call)
     if kernels.has_kernel(q, v):
         return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse, for_backward)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
@@ -37,7 +42,7 @@ def run_reference(
     q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
 ) -> Three:
     """out, lse and the weights."""
-    call = _checked(q, k, v, call)
+    call = _checked(call)
     out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
     assert weights is not None
     return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
@@ -47,8 +52,6 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
     """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v and the results of `run`;
     grads: of out, lse and weights."""
     q, k, v, out = saved[:4]
-    _check_memory(q, k, v)
-    _check_call_memory(call)
     if call.mask == FLOAT:
         call = call.settled(keep=wanted[3])
         wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
@@ -62,58 +65,50 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
 def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
     """The same of out, lse and weights of `run_reference`."""
     q, k, v = saved[:3]
-    _check_memory(q, k, v)
-    _check_call_memory(call)
     return _reference_gradients(q, k, v, grads, wanted, call.settled(keep=True))
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
     """`mmha::attention_forward`: as `run`, with an empty tensor for None."""
-    out, lse, more = run(q, k, v, Call(*rest), True, for_backward)
+    out, lse, more = run(q, k, v, _in_memory(q, k, v, Call(*rest)), True, for_backward)
     assert lse is not None
     return out, lse, more if more is not None else forward_like(q, k, v, for_backward)[2].zero_()
 
 
 def reference_forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
     """`mmha::attention_reference_forward`."""
-    return run_reference(q, k, v, Call(*rest))
+    return run_reference(q, k, v, _in_memory(q, k, v, Call(*rest)))
 
 
 def backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     """`mmha::attention_backward`."""
-    return gradients(saved, rest[:3], rest[3], Call(*rest[4:]))
+    q, k, v = saved[:3]
+    return gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
 
 
 def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     """`mmha::attention_reference_backward`."""
-    return reference_gradients(saved, rest[:3], rest[3], Call(*rest[4:]))
+    q, k, v = saved[:3]
+    return reference_gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
 
 
-def _checked(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
-    """The call without FLOAT, when all numbers that it needs are in memory and make sense."""
-    if not (q.data_ptr() and k.data_ptr() and v.data_ptr()):
-        _check_memory(q, k, v)
-    parts = call.parts()
-    if not parts and not call.mask_tensors:
-        return call
-    _check_call_memory(call)
+def _checked(call: Call) -> Call:
+    """The call without FLOAT, when the numbers in it make sense."""
     if call.sinks is not None:
         check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
-    for part in parts[:2]:
+    for part in (call.slopes, call.table):
         if part is not None:
             check_numbers("bias", "slopes and a table of finite numbers", part.abs())
     return call.settled()
 
 
-def _check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
+def _in_memory(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
+    """The call, when all numbers are in memory."""
+    for name, x in (("q", q), ("k", k), ("v", v), ("sinks", call.sinks)):
         check_memory(name, x)
-
-
-def _check_call_memory(call: Call) -> None:
     check_memory("mask", *call.mask_tensors)
     check_memory("bias", call.slopes, call.table, *call.additives)
-    check_memory("sinks", call.sinks)
+    return call
 
 
 def _reference_gradients(
@@ -157,7 +152,7 @@ def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     return q, k, v, [x.new_empty(x.shape) for x in parts]
 
 
-def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Three:
+def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
     """What `reference_forward` returns."""
     out, lse, _ = forward_like(q, k, v, False)
     return out, lse, q.new_empty((*q.shape[:3], k.shape[2]))

@@ -66,7 +66,7 @@ class MaskCall(NamedTuple):
 
     def watched(self) -> list[Tensor]:
         """The tensors remembered by identity."""
-        return [x for x in self.tensors if _is_large(x)] if self.tensors else self.tensors
+        return [x for x in self.tensors if _is_large(x)]
 
 
 class PlanCache:
@@ -83,9 +83,10 @@ class PlanCache:
         A caller's own large tensor may have been written through numpy, which leaves no trace: a forward call always
         lowers it anew, and only its backward uses what the forward call left here.
         """
-        key, watched = call.key(), call.watched()
+        key = call.key()
         if key is None:
             return call.lower()
+        watched = call.watched() if call.tensors else call.tensors
         if backward or call.spec != PLAIN or not watched:
             with self._lock:
                 plan, refs = self._plans.get(key, (None, []))

@@ -103,9 +103,9 @@ def attention(
 
 def _flatten(mask: Mask | Tensor) -> tuple[str, list[Tensor], list[Tensor]]:
     """The mask as an operator takes it: notation, tensors, and what it adds to the scores."""
-    if isinstance(mask, Mask):
-        return *mask.flatten(), []
-    return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
+    if isinstance(mask, Tensor):
+        return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
+    return *mask.flatten(), []
 
 
 def _seed() -> Tensor:

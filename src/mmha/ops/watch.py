@@ -16,7 +16,8 @@ _ORDINARY = frozenset((Tensor, torch.nn.Parameter))
 def is_direct(*tensors: Tensor) -> bool:
     """Whether nobody must see the operator being called, and all numbers are in this machine's memory as they are.
 
-    That is: no compiler, tracer, mode, transform, profiler or subclass; no negative bit, which only promises numbers.
+    That is: no compiler, tracer, mode, transform, profiler or subclass; no negative bit and no zero tensor, which only
+    promise numbers; no storage that was freed. (An empty tensor has no memory either: it too goes the long way.)
     """
     if (
         torch.compiler.is_compiling()
@@ -27,10 +28,10 @@ def is_direct(*tensors: Tensor) -> bool:
         or forward_ad._current_level >= 0
     ):
         return False
-    for x in tensors:  # one question a tensor would do, its dispatch keys, but these answer faster
+    for x in tensors:  # one question a tensor would do, its dispatch keys, but these are answered faster
         if type(x) not in _ORDINARY or not x.is_cpu or x.layout is not _strided or x.is_nested:
             return False
-        if x.is_neg() or x._is_zerotensor():
+        if x.is_neg() or not x.data_ptr():
             return False
     return True
 
