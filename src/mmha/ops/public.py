@@ -81,7 +81,7 @@ def attention(
         softcap = arguments.check_softcap(softcap)
     if sinks is not None:
         sinks = arguments.check_sinks(sinks, sizes[1])
-    if dropout_p or type(dropout_p) is not float:
+    if type(dropout_p) is not float or dropout_p:
         dropout_p = arguments.check_dropout(dropout_p)
     arguments.check_flags(return_lse, return_weights)
     start = None if q_start is None else arguments.check_start(q_start, sizes[0])
