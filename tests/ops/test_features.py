@@ -79,6 +79,12 @@ def test_every_feature(name: str, dtype: torch.dtype) -> None:
     compare(FEATURES[name], HIDING, dtype)
 
 
+@pytest.mark.parametrize("name", ["softcap, sinks", "dropout", "alibi, relative, additive", "everything"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_every_instruction_set(name: str, dtype: torch.dtype, isa: str) -> None:
+    compare(FEATURES[name], HIDING, dtype)
+
+
 @pytest.mark.parametrize("name", ["alibi", "relative", "softcap, sinks", "dropout", "additive with -inf", "everything"])
 @pytest.mark.parametrize(
     "mask", [None, Full(), Window(7, 2), Queries(torch.arange(B * TQ).view(B, TQ) % 3 > 0)], ids=repr

@@ -24,6 +24,8 @@ class Way(NamedTuple):
     results: int
 
 
+State = tuple[Way, Call, bool]
+
 KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients, results=2)
 REFERENCE = Way(
     library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients,
@@ -39,10 +41,10 @@ def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: boo
     parts = call.parts()
     if direct and (not (parts or call.mask_tensors) or is_direct(*_given(parts, call.mask_tensors))):
         if _wants_graph(q, k, v, parts):
-            return _apply_directly(way, want_lse, call, q, k, v, *parts)
+            return _apply_directly((way, call, want_lse), q, k, v, *parts)
         return way.run(q, k, v, call, want_lse, False)
     if is_transformed():
-        return _Transformed.apply(way, call, q, k, v, *parts)  # type: ignore[no-untyped-call]
+        return _Transformed.apply((way, call, True), q, k, v, *parts)  # type: ignore[no-untyped-call]
     return way.forward(q, k, v, False, *call)
 
 
@@ -58,7 +60,7 @@ def _autograd_forward(way: Way) -> Callable[..., Any]:
     def kernel(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Any:
         call = Call(*rest)
         if _wants_graph(q, k, v, call.parts()):
-            return _Watched.apply(way, call, q, k, v, *call.parts())  # type: ignore[no-untyped-call]
+            return _Watched.apply((way, call, True), q, k, v, *call.parts())  # type: ignore[no-untyped-call]
         return _below(way.forward, q, k, v, for_backward, *call)
 
     return kernel
@@ -69,18 +71,20 @@ def _autograd_backward(way: Way) -> Callable[..., Any]:
     return lambda *args: _once(way.backward, args)
 
 
+# The arguments of each: (way, call, want_lse), q, k, v, and `call.parts()`, which autograd would not find in the call.
 class _Direct(torch.autograd.Function):
-    """Arguments: way, want_lse, call, q, k, v, and `call.parts()`, which autograd would not find inside the call."""
-
     @staticmethod
-    def forward(ctx: Any, way: Way, want_lse: bool, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+    def forward(ctx: Any, state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, want_lse = state
         made = way.run(q, k, v, call)
-        _keep(ctx, way, call, (q, k, v), parts, made)
-        return made[: way.results if want_lse else 1] if way.results == 2 else made  # each costs a microsecond
+        _keep(ctx, way, call, (q, k, v), made)
+        if want_lse or way is REFERENCE:
+            return made[: way.results]
+        return made[:1]  # a result less, a microsecond less
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return None, *_flow_back(ctx, ctx.needs_input_grad[6:], grads)
+        return _flow_back(ctx, grads)
 
 
 #: `Function.apply` without its preparations for torch.func, for calls outside of it: they cost 5 microseconds.
@@ -88,39 +92,35 @@ _apply_directly: Callable[..., Any] = super(torch.autograd.Function, _Direct).ap
 
 
 class _Watched(torch.autograd.Function):
-    """Arguments: way, call, q, k, v, and `call.parts()`."""
-
     @staticmethod
-    def forward(ctx: Any, way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+    def forward(ctx: Any, state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, _ = state
         made = _below(way.forward, q, k, v, True, *call)
-        _keep(ctx, way, call, (q, k, v), parts, made)
+        _keep(ctx, way, call, (q, k, v), made)
         ctx.mark_non_differentiable(*made[way.results :])
         return made
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return _flow_back(ctx, ctx.needs_input_grad[5:], grads)
+    backward = _Direct.backward
 
 
 # torch.func asks for a forward without a context. Outside of it that form costs 40 microseconds a call more.
 class _Transformed(torch.autograd.Function):
-    """Arguments: way, call, q, k, v, and `call.parts()`."""
-
     @staticmethod
-    def forward(way: Way, call: Call, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+    def forward(state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, _ = state
         return _below(way.forward, q, k, v, True, *call.with_parts(parts))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        way, call, q, k, v, *parts = inputs
-        _keep(ctx, way, call, (q, k, v), tuple(parts), output)
+        (way, call, _), q, k, v, *parts = inputs
+        _keep(ctx, way, call.with_parts(parts), (q, k, v), output)
         ctx.mark_non_differentiable(*output[way.results :])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         raise RuntimeError(library.NO_VMAP)
 
-    backward = _Watched.backward
+    backward = _Direct.backward
 
 
 class _Once(torch.autograd.Function):
@@ -168,24 +168,22 @@ def _below(op: Any, *args: Any) -> Any:
         return op(*args)
 
 
-def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, ...], parts: tuple[Any, ...], made: Any) -> None:
+def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, Tensor, Tensor], made: Any) -> None:
     """Save everything for the backward: tensors with autograd, which frees them with the graph, the rest as it is."""
+    call, tensors = call.taken_apart()
     ctx.set_materialize_grads(False)
-    ctx.rest = way, len(parts), call.mask, call.scale, call.softcap, call.dropout_p
-    rest = made[2] if way.results == 2 else None
-    ctx.save_for_backward(*inputs, made[0], made[1], rest, call.q_start, call.seed, *parts, *call.mask_tensors)
+    ctx.rest = way, call
+    ctx.save_for_backward(*inputs, made[0], made[1], made[2] if way is KERNELS else None, *tensors)
 
 
-def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, ...]) -> Any:
-    """None for the way and the call, and the gradients of q, k, v and of the parts of the call."""
-    way, count, mask, scale, softcap, dropout_p = ctx.rest
-    tensors = ctx.saved_tensors  # asked for once: a checkpoint computes them anew each time
-    *saved, rest, q_start, seed = tensors[:8]
-    saved += [] if rest is None or not rest.numel() else [rest]
-    parts, mask_tensors = tensors[8 : 8 + count], list(tensors[8 + count :])
-    call = Call(mask_tensors, mask, q_start, scale, softcap=softcap, dropout_p=dropout_p, seed=seed).with_parts(parts)
+def _flow_back(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
+    """None for the state, and the gradients of q, k, v and of the parts of the call."""
+    way, call = ctx.rest
+    *saved, more = (tensors := ctx.saved_tensors)[:6]  # asked for once: a checkpoint computes them anew each time
+    saved += [] if more is None or not more.numel() else [more]
+    call, wanted = call.put_together(tensors[6:]), ctx.needs_input_grad[4:]
     three = (*grads, None, None)[:3]
-    if not torch.is_grad_enabled() and is_direct(*_given(saved, parts, mask_tensors, grads)):
+    if not torch.is_grad_enabled() and is_direct(*_given(saved, call.parts(), call.mask_tensors, grads)):
         made = way.gradients(saved, three, wanted, call)
     else:
         args = saved, *three, list(wanted), *call
@@ -193,7 +191,7 @@ def _flow_back(ctx: Any, wanted: tuple[bool, ...], grads: tuple[Tensor | None, .
         made = _once(way.backward, args) if is_transformed() else way.backward(*args)
     *main, extras = made
     rest = iter(extras)
-    return None, None, *main, *(next(rest) if want else None for want in wanted)
+    return None, *main, *(next(rest) if want else None for want in wanted)
 
 
 for _way in (KERNELS, REFERENCE):

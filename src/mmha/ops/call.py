@@ -70,3 +70,21 @@ class Call(NamedTuple):
             return self
         slopes, table, sinks, *additives = parts
         return self._replace(slopes=slopes, table=table, sinks=sinks, additives=additives)
+
+    def taken_apart(self) -> tuple[Call, tuple[Any, ...]]:
+        """The call with None for each tensor, and the tensors; `put_together` reverses it."""
+        if not (self.mask_tensors or self.parts()) and self.q_start is None and self.seed is None:
+            return self, ()
+        tensors = self.q_start, self.seed, self.slopes, self.table, self.sinks, *self.additives, *self.mask_tensors
+        lists: Any = [None] * len(self.additives), [None] * len(self.mask_tensors)
+        return Call(lists[1], self.mask, None, self.scale, None, None, lists[0], None, *self[8:10]), tensors
+
+    def put_together(self, tensors: Sequence[Any]) -> Call:
+        """The call that was taken apart."""
+        if not tensors:
+            return self
+        q_start, seed, slopes, table, sinks, *lists = tensors
+        count = len(self.additives)
+        return Call(
+            lists[count:], self.mask, q_start, self.scale, slopes, table, lists[:count], sinks, *self[8:10], seed
+        )
