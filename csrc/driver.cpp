@@ -73,7 +73,9 @@ void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int thre
   const int64_t units = s.batch * heads * blocks;
   const int64_t chunks = (s.k_len + kChunkKeys - 1) / kChunkKeys, part = chunk_floats(s.value_dim);
   const int64_t floats = kernel.forward_scratch(s);
-  const auto place = [&](int64_t unit, auto f) { f(unit / blocks / s.heads, unit / blocks % s.heads, unit % blocks); };
+  const auto place = [&](int64_t unit, auto f) {
+    f(unit / blocks / heads, unit / blocks % heads * args.fold, unit % blocks);
+  };
   const std::unique_ptr<float[]> parts(new float[units * chunks * part]);
   run(units * chunks, threads, [&](int64_t i, int) {
     place(i / chunks, [&](int64_t b, int64_t h, int64_t block) {
