@@ -32,34 +32,44 @@ def attention(
 ) -> Any:
     """Scaled dot-product attention over the visible keys of each query, without a Tq x Tk tensor.
 
-    s[i, j] = scale * q[i] . k[j];  out[i] = sum_j softmax_j(s[i, j]) v[j], both over the keys j visible to row i only.
+    x[i, j] = scale * q[i] . k[j], with softcap: softcap * tanh(x[i, j] / softcap);  s[i, j] = x[i, j] + bias[i, j];
+    lse[i] = log(sum_j exp(s[i, j]) + exp(sinks));  w[i, j] = exp(s[i, j] - lse[i]);  out[i] = sum_j drop(w[i, j]) v[j];
+    all sums are over the keys j visible to row i only, and drop(w) is 0 or w / (1 - dropout_p).
 
     Args:
-        q: (B, H, Tq, D). float32, bfloat16 and float16 are computed in float32, float64 in float64.
+        q: (B, H, Tq, D). float32; bfloat16 and float16, whose sums are kept in float32; float64, the slow reference.
         k: (B, Hk, Tk, D), the dtype of q; H a multiple of Hk, query head h reads key head h // (H / Hk).
         v: (B, Hk, Tk, Dv), the dtype of q.
         mask: a `mmha.masks.Mask`; or a bool tensor, True = visible, or a float tensor added to the scores (-inf hides),
             broadcastable to (B, H, Tq, Tk). None = everything is visible.
+        bias: a `mmha.bias.Bias`, added to the scores: `ALiBi`, `Relative`, `Additive` and sums of them. It keeps its
+            own dtype (float64 is rounded to float32 unless q is float64). A pair whose additive is -inf is hidden.
         scale: a finite number; None = 1 / sqrt(D).
+        softcap: a number from 1e-30 to 1e30 that bounds the scores before the bias is added; None = none.
+        sinks: float (H,), a score without a value in the softmax of every row of a head; -inf = none there.
+        dropout_p: the share of weights to drop, 0 to 1, whenever it is given: there is no training mode here. What is
+            dropped follows from a seed, drawn from torch's CPU generator, and the place (b, h, i, j).
         q_start: position of the first query: an int, or an int tensor (B,); None = Tk - Tq, so that the last query
-            stands at the last key. Negative positions are legal. Only masks that speak of positions depend on it.
+            stands at the last key. Negative positions are legal. Only masks and biases that speak of positions depend
+            on it.
         return_lse: also return the natural logarithm of the softmax's denominator.
-        return_weights: also return the weights; this alone takes O(Tq * Tk) memory; through the slow reference.
-        bias, softcap, sinks, dropout_p: not built yet.
+        return_weights: also return the weights, those before dropout; through the slow reference, in O(Tq * Tk) memory.
 
     Returns:
         out (B, H, Tq, Dv) in the dtype of q; or the tuple of out, lse (B, H, Tq; float32, float64 for float64) and
-        weights (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v and a float
-        mask. A row that sees nothing gives out 0, weights 0, lse -inf and gradients 0. NaN or Inf at a hidden pair
-        has no effect. Under autocast q, k and v are cast to its dtype, as torch's own attention does.
+        weights (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v, a float mask, the
+        tensors of the bias and sinks. A row that sees nothing gives out 0, weights 0, lse -inf and gradients 0, with
+        sinks too. NaN or Inf at a hidden pair has no effect. Under autocast q, k and v are cast to its dtype, as
+        torch's own attention does; the bias and sinks are not.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, before anything is computed.
-        NotImplementedError: for an argument that is not built yet, a tensor that is not on the CPU, and for
-            forward-mode derivatives.
+        NotImplementedError: for a tensor that is not on the CPU, and for forward-mode derivatives.
         RuntimeError: for a derivative of a derivative, and for torch.vmap.
 
     Source: Vaswani et al. 2017, equation 1; computed as in Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
+    softcap: Gemma Team 2024 (Gemma 2), section 2; sinks: OpenAI 2025, gpt-oss model card; dropout: Srivastava et al.
+    2014.
 
     >>> import torch, mmha
     >>> from mmha.masks import Causal, Window
@@ -67,6 +77,7 @@ def attention(
     >>> out, lse = mmha.attention(q, k, v, Causal() & Window(3), return_lse=True)
     >>> tuple(out.shape), tuple(lse.shape)
     ((2, 6, 5, 4), (2, 6, 5))
+    >>> out = mmha.attention(q, k, v, Causal(), bias=mmha.bias.ALiBi.standard(6), softcap=30.0, sinks=torch.zeros(6))
     """
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
