@@ -139,6 +139,22 @@ def test_bad_input(case: str, weights: bool) -> None:
     assert type(caught.value) is kind
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch about torch: torch.func uses torch.jit
+@pytest.mark.parametrize("name", ["q", "mask", "bias", "sinks", "dropout_p"])
+def test_vmap_and_forward_mode_are_refused_by_name(name: str) -> None:
+    x: dict[str, Tensor] = {"q": inputs()["q"], "mask": zeros(TQ, TK), "bias": zeros(TQ, TK), "sinks": zeros(H)}
+
+    def function(value: Tensor) -> Any:
+        given = {"q": value, "dropout_p": 0.5} if name == "dropout_p" else {name: value}
+        return mmha.attention(**{**inputs(), **({"bias": Additive(value)} if name == "bias" else given)})
+
+    value = x.get(name, x["q"])
+    with pytest.raises(RuntimeError, match=r"^mmha\.attention: torch\.vmap is not available"):
+        torch.func.vmap(function)(value[None])
+    with pytest.raises(NotImplementedError, match=r"^mmha\.attention: forward-mode derivatives"):
+        torch.func.jvp(function, (value,), (torch.ones_like(value),))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("weights", [False, True], ids=["out", "weights"])
 @pytest.mark.parametrize("name", ["k", "mask", "float mask", "additive", "slopes", "table", "sinks"])

@@ -116,6 +116,18 @@ def test_dynamic_lengths_compile_once() -> None:
     assert frames == frames[:1] * 3
 
 
+def test_biases_of_dynamic_sizes() -> None:
+    def function(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, table: Tensor) -> Tensor:
+        bias = ALiBi(slopes) + Relative(table) + Additive(k[:, :1, :, 0][:, None])
+        return mmha.attention(q, k, v, Causal(), bias=bias)
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (7, 11):
+        x = (*inputs(length=length), torch.rand(H).requires_grad_(), torch.randn(1, length).requires_grad_())
+        for have, want in zip(results(compiled, *x), results(function, *x), strict=True):
+            torch.testing.assert_close(have, want)
+
+
 def test_autocast_inside_a_compiled_function() -> None:
     def function(*x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mmha.bias import Bias
 from mmha.masks import Mask
-from mmha.ops import arguments, autograd
+from mmha.ops import arguments, autograd, library
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
-from mmha.ops.watch import is_direct, is_forward_mode
+from mmha.ops.watch import is_direct, is_forward_mode, is_transformed
 
 
 def attention(
@@ -121,7 +121,12 @@ def _flatten(mask: Mask | Tensor) -> tuple[str, list[Tensor], list[Tensor]]:
 
 def _seed() -> Tensor:
     """The seed of one call's dropout, from torch's generator: `torch.manual_seed` settles it, checkpoints replay it."""
-    return torch.randint((1 << 63) - 1, (1,), dtype=torch.int64, device="cpu")
+    try:
+        return torch.randint((1 << 63) - 1, (1,), dtype=torch.int64, device="cpu")
+    except RuntimeError:
+        if is_transformed():  # torch.vmap refuses to draw, and says how to allow it; but the operator could not follow
+            raise RuntimeError(library.NO_VMAP) from None
+        raise
 
 
 def _autocast(x: Any) -> Any:
