@@ -166,7 +166,7 @@ def test_a_sink_of_minus_infinity_is_none(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_an_additive_hides_has_no_influence(dtype: torch.dtype) -> None:
+def test_what_an_additive_hides_has_no_influence(dtype: torch.dtype, isa: str) -> None:
     """Where an additive is -inf the pair is hidden: q, k, v and other additives may hold NaN there."""
     q, k, v = inputs(dtype)
     rows, keys = torch.arange(TQ) % 5 == 2, torch.arange(TK) % 7 == 3
