@@ -60,14 +60,14 @@ case $1 in
     ;;
   sanitized)
     mapfile -t targets < <(native_targets)
-    build "$cxx" sanitized "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
+    build "$cxx" sanitized "-O2 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
     "$out/sanitized"
     "$out/sanitized-parallel"
     "$out/sanitized-parallel" libgomp
     ;;
   thread)
     mapfile -t targets < <(native_targets)
-    build "$cxx" thread "-O1 -g -fsanitize=thread" "${targets[@]}"
+    build "$cxx" thread "-O2 -g1 -fsanitize=thread" "${targets[@]}"
     "$out/thread"
     "$out/thread-parallel"
     ;;
