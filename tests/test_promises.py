@@ -385,13 +385,42 @@ def test_dropout_of_the_first_row_does_not_depend_on_the_others(dtype: torch.dty
 
 
 # 6. A chunk of a prefill -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("mask", [Causal(), Window(70), Causal() & KeyPadding([557])], ids=str)
-def test_rows_of_a_chunk_have_the_bits_of_the_whole(mask: Mask, isa: str) -> None:
-    """Queries in chunks, each against the keys so far, as a growing cache would ask."""
-    length, cuts = 601, (0, 1, 37, 300, 601)
-    q, k, v = torch.randn(1, 4, length, D), torch.randn(1, 2, length, D), torch.randn(1, 2, length, DV)
-    whole, lse = mmha.attention(q, k, v, mask, return_lse=True)
+CHUNKED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "with extras": {
+        "bias": ALiBi([0.3, 0.1, 0.03, 0.01]) + Relative(torch.arange(4 * 21.0).view(4, 21).sin()),
+        "softcap": 2.5,
+        "sinks": torch.tensor([0.5, -1.0, 2.0, 0.0]),
+    },
+}
+
+
+@pytest.mark.parametrize("extras", CHUNKED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("mask", [Causal(), Window(70), Causal() & KeyPadding([1057])], ids=str)
+def test_rows_of_a_chunk_have_the_bits_of_the_whole(mask: Mask, dtype: torch.dtype, extras: str, isa: str) -> None:
+    """Queries in chunks, one of them a single token, each against the keys so far, as a growing cache would ask."""
+    length, cuts = 1201, (0, 1, 3, 37, 300, 1030, 1031, 1201)  # across a chunk of 1024 keys
+    q, k, v = (torch.randn(1, h, length, d).to(dtype) for h, d in ((4, D), (2, D), (2, DV)))
+    more = CHUNKED[extras]
+    whole, lse = mmha.attention(q, k, v, mask, return_lse=True, **more)
     for first, last in itertools.pairwise(cuts):
-        out, part = mmha.attention(q[:, :, first:last], k[:, :, :last], v[:, :, :last], mask, return_lse=True)
+        part = q[:, :, first:last], k[:, :, :last], v[:, :, :last]
+        out, part_lse = mmha.attention(*part, mask, return_lse=True, **more)
         assert torch.equal(out, whole[:, :, first:last])
-        assert torch.equal(part, lse[:, :, first:last])
+        assert torch.equal(part_lse, lse[:, :, first:last])
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_few_rows_and_few_blocks_have_the_bits_of_many(group: int, isa: str, threads: Callable[[int], None]) -> None:
+    """A row alone (keys in the lanes, heads of a group in one block, chunks of keys on threads) as among others."""
+    length, heads = 4099, 4
+    q, k, v = (torch.randn(2, h, t, 48) for h, t in ((heads, 33), (heads // group, length), (heads // group, length)))
+    threads(1)
+    whole, lse = mmha.attention(q, k, v, return_lse=True)
+    for count in (1, 2, 3):
+        threads(count)
+        for rows in (slice(0, 1), slice(5, 7), slice(20, 33)):
+            out, part = mmha.attention(q[:, :, rows], k, v, return_lse=True)
+            assert torch.equal(out, whole[:, :, rows])
+            assert torch.equal(part, lse[:, :, rows])
