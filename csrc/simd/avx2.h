@@ -50,18 +50,6 @@ MMHA_INLINE void store(bf16* p, Vec v) {
 MMHA_INLINE void store(f16* p, Vec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
-template <class E>
-MMHA_INLINE Vec load_part(const E* p, int n) {
-  E t[kLanes] = {};
-  for (int i = 0; i < n; i++) t[i] = p[i];
-  return load(t);
-}
-template <class E>
-MMHA_INLINE void store_part(E* p, Vec v, int n) {
-  E t[kLanes];
-  store(t, v);
-  for (int i = 0; i < n; i++) p[i] = t[i];
-}
 
 MMHA_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
@@ -139,3 +127,5 @@ MMHA_INLINE void transpose(Vec* r) {
 
 }  // namespace
 }  // namespace mmha
+
+#include "part.h"

@@ -43,18 +43,6 @@ MMHA_INLINE void store(bf16* p, Vec v) {
 MMHA_INLINE void store(f16* p, Vec v) {
   vst1_u16(reinterpret_cast<uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(v)));
 }
-template <class E>
-MMHA_INLINE Vec load_part(const E* p, int n) {
-  E t[kLanes] = {};
-  for (int i = 0; i < n; i++) t[i] = p[i];
-  return load(t);
-}
-template <class E>
-MMHA_INLINE void store_part(E* p, Vec v, int n) {
-  E t[kLanes];
-  store(t, v);
-  for (int i = 0; i < n; i++) p[i] = t[i];
-}
 
 MMHA_INLINE Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { return vsubq_f32(a, b); }
@@ -118,3 +106,5 @@ MMHA_INLINE void transpose(Vec* r) {
 
 }  // namespace
 }  // namespace mmha
+
+#include "part.h"

@@ -79,18 +79,6 @@ template <class E>
 MMHA_INLINE void store(E* p, Vec v) {
   for (int i = 0; i < kLanes; i++) narrow(p + i, v.f[i]);
 }
-template <class E>
-MMHA_INLINE Vec load_part(const E* p, int n) {
-  E t[kLanes] = {};
-  for (int i = 0; i < n; i++) t[i] = p[i];
-  return load(t);
-}
-template <class E>
-MMHA_INLINE void store_part(E* p, Vec v, int n) {
-  E t[kLanes];
-  store(t, v);
-  for (int i = 0; i < n; i++) p[i] = t[i];
-}
 
 MMHA_INLINE Vec add(Vec a, Vec b) { MMHA_LANES(a.f[i] + b.f[i]); }
 MMHA_INLINE Vec sub(Vec a, Vec b) { MMHA_LANES(a.f[i] - b.f[i]); }
@@ -184,3 +172,5 @@ MMHA_INLINE void transpose(Vec* r) {
 #undef MMHA_INTS
 }  // namespace
 }  // namespace mmha
+
+#include "part.h"
