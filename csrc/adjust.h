@@ -108,10 +108,14 @@ static inline void add_tensor(const Additive& t, const Adjust& a, const Tile& ti
         const int n = (int)min64(kLanes, tile.run[r].last - j);
         const E* p = base + lane * t.stride_q + (tile.first + j) * t.stride_k;
         Vec x[kLanes];
-        for (int i = 0; i < kLanes; i++)
-          x[i] =
-              i < live ? (i > 0 && t.stride_q == 0 ? x[0] : additive_row(p + i * t.stride_q, t.stride_k, n)) : zero();
-        transpose(x);
+        if (t.stride_q == 1) {  // transposed in memory: the lanes lie side by side
+          for (int i = 0; i < n; i++) x[i] = additive_row(p + i * t.stride_k, 1, live);
+        } else {
+          for (int i = 0; i < kLanes; i++) x[i] = zero();
+          for (int i = 0; i < live; i++)
+            x[i] = i > 0 && t.stride_q == 0 ? x[0] : additive_row(p + i * t.stride_q, t.stride_k, n);
+          transpose(x);
+        }
         for (int i = 0; i < n; i++) {
           float* at = s.at(lane, j + i);
           store(at, fma(x[i], log2e, load(at)));

@@ -88,6 +88,9 @@ struct ForwardArgs {
   float* lse;      // (B, H, Tq) contiguous, or nullptr
   float scale;
   const Extras* extras;  // nullptr: none
+  // Query heads that one block holds, one after the other: 1; or, without extras and where all their rows fit
+  // (few_rows), those that share a key/value head.
+  int64_t fold;
 };
 
 struct BackwardArgs {
@@ -130,7 +133,7 @@ struct AdditiveGradient {
 struct TypedKernels {
   int64_t (*forward_scratch)(const Sizes&);
   int64_t (*backward_scratch)(const Sizes&, int64_t keys);  // `keys` of grad_k and grad_v that a task gathers
-  // Rows [block * kForwardRows, ...) of query head h.
+  // Rows [block * kForwardRows, ...) of query head h, or all rows of heads [h, h + fold).
   void (*forward_block)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, float* scratch);
   // The same in two steps: the keys of one chunk alone, and the chunks' results merged, with the same bits.
   void (*forward_chunk)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part,
@@ -150,6 +153,7 @@ struct TypedKernels {
   void (*additive_gradient)(const BackwardArgs&, const AdditiveGradient&, int64_t group, int64_t block, int64_t tile,
                             float* scratch);
   void (*row_dot)(const RowDotArgs&, int64_t b, int64_t h);
+  int64_t few_rows;  // the most rows that a folded block may have
 };
 
 struct KernelTable {

@@ -69,10 +69,13 @@ constexpr int64_t kFewBlocks = 4;
 // The chunks of all blocks, then the merges: the bits are those of whole blocks.
 void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int threads) {
   const Sizes& s = args.size;
-  const int64_t blocks = (s.q_len + kForwardRows - 1) / kForwardRows, units = s.batch * s.heads * blocks;
+  const int64_t blocks = (s.q_len + kForwardRows - 1) / kForwardRows, heads = s.heads / args.fold;
+  const int64_t units = s.batch * heads * blocks;
   const int64_t chunks = (s.k_len + kChunkKeys - 1) / kChunkKeys, part = chunk_floats(s.value_dim);
   const int64_t floats = kernel.forward_scratch(s);
-  const auto place = [&](int64_t unit, auto f) { f(unit / blocks / s.heads, unit / blocks % s.heads, unit % blocks); };
+  const auto place = [&](int64_t unit, auto f) {
+    f(unit / blocks / heads, unit / blocks % heads * args.fold, unit % blocks);
+  };
   const std::unique_ptr<float[]> parts(new float[units * chunks * part]);
   run(units * chunks, threads, [&](int64_t i, int) {
     place(i / chunks, [&](int64_t b, int64_t h, int64_t block) {
@@ -94,11 +97,12 @@ void forward(ForwardArgs args, const Plan& plan, DType dtype, int threads) {
   const TypedKernels& kernel = typed(dtype);
   const Sizes& s = args.size;
   args.plan = plan.view();
-  const int64_t blocks = plan.blocks(), floats = kernel.forward_scratch(s);
+  const int64_t blocks = plan.blocks(), floats = kernel.forward_scratch(s), group = s.heads / s.kv_heads;
+  args.fold = !args.extras && group * s.q_len <= kernel.few_rows ? group : 1;
   threads = worthwhile(threads, all_pairs(plan, s), s);
-  if (threads > 1 && s.batch * s.heads * blocks < kFewBlocks * threads && s.k_len > kChunkKeys)
+  if (threads > 1 && s.batch * s.heads / args.fold * blocks < kFewBlocks * threads && s.k_len > kChunkKeys)
     return forward_split(args, kernel, threads);
-  const std::vector<Unit> units = heavy_first(plan, s, 1);
+  const std::vector<Unit> units = heavy_first(plan, s, args.fold);
   run((int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
     const Unit& u = units[i / blocks];
     const int64_t block = plan.block_order()[mask_group(plan, u.b, u.h) * blocks + i % blocks];

@@ -16,30 +16,43 @@
 // hidden key adds exactly nothing, so the result of a row depends neither on the rows it shares a block with nor on
 // the thread or batch it runs in.
 #pragma once
+#include "few.h"
 #include "values.h"
 
 namespace mmha {
 namespace {
 
+// S of the tile, with everything that bends it or is added, and the maximum of what is visible.
 template <class E>
-static inline void attend_tile(const ForwardArgs& a, const E* k, const E* v, Tile& tile, ForwardState& st) {
-  const int64_t ks = a.k.stride_t, vs = a.v.stride_t;
+static inline void score_tile(const ForwardArgs& a, const E* k, Tile& tile, ForwardState& st) {
+  const int64_t ks = a.k.stride_t;
   const Lanes scores = {st.p, kPanel, kForwardKeys * kPanel};
   for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
-  if (tile.is_full() && !st.adjust.scores()) {
+  if (tile.is_full() && !st.adjust.scores() && !st.few.rows) {
     dot_keys<true>(k + tile.first * ks, ks, tile.last - tile.first, st.q, scores, st.tile_top);
-  } else {
-    for (int r = 0; r < tile.runs; r++) {
-      const Run run = tile.run[r];
-      const Lanes part = {st.p + run.first * kPanel, kPanel, kForwardKeys * kPanel};
-      dot_keys<false>(k + (tile.first + run.first) * ks, ks, run.last - run.first, st.q, part, nullptr);
-    }
-    if (st.adjust.scores()) adjust_scores(st.adjust, tile, scores, st.q.panels * kPanel, nullptr);
-    for (int p = 0; p < st.q.panels; p++) hide_tile(tile, p, st);
+    return;
   }
-  for (int p = 0; p < st.q.panels; p++) softmax_tile(tile, p, st);
+  for (int r = 0; r < tile.runs; r++) {
+    const Run run = tile.run[r];
+    const Lanes part = {st.p + run.first * kPanel, kPanel, kForwardKeys * kPanel};
+    if (st.few.rows) few_scores(k + tile.first * ks, ks, run, st);
+    else dot_keys<false>(k + (tile.first + run.first) * ks, ks, run.last - run.first, st.q, part, nullptr);
+  }
+  if (st.adjust.scores()) adjust_scores(st.adjust, tile, scores, st.few.rows ? kLanes : st.q.panels * kPanel, nullptr);
+  if (st.few.rows) return hide_tile<1>(tile, 0, st);
+  for (int p = 0; p < st.q.panels; p++) hide_tile(tile, p, st);
+}
+
+template <class E>
+static inline void attend_tile(const ForwardArgs& a, const E* k, const E* v, Tile& tile, ForwardState& st) {
+  const int64_t vs = a.v.stride_t;
+  score_tile(a, k, tile, st);
+  if (st.few.rows) softmax_tile<1>(tile, 0, st);
+  else
+    for (int p = 0; p < st.q.panels; p++) softmax_tile(tile, p, st);
   if (st.adjust.drops()) drop_tile(tile, st);
-  add_tile_values(v + tile.first * vs, vs, a.size.value_dim, tile, st);
+  if (st.few.rows) add_few_values(v + tile.first * vs, vs, a.size.value_dim, tile, st);
+  else add_tile_values(v + tile.first * vs, vs, a.size.value_dim, tile, st);
 }
 
 static inline void place_state(const Sizes& s, float* scratch, ForwardState& st) {
@@ -47,39 +60,44 @@ static inline void place_state(const Sizes& s, float* scratch, ForwardState& st)
   st.p = st.packed + round_up(kForwardRows * (s.head_dim + 1), 16);
   st.chunk.place(st.p + kForwardRows * kForwardKeys);
   st.total.place(st.chunk.top + chunk_floats(s.value_dim));
-  float* rest = st.total.top + chunk_floats(s.value_dim);
+  st.few.rows = 0;
+  st.few.keys = st.total.top + chunk_floats(s.value_dim);
+  st.few.scores = st.few.keys + kPanel * s.head_dim;
+  st.few.out = st.few.scores + kLanes * kFewStride;
+  float* rest = st.few.out + kLanes * wide_width(s.head_dim > s.value_dim ? s.head_dim : s.value_dim);
   st.pairs = reinterpret_cast<uint32_t*>(rest);
   st.wide = rest;
 }
 
-template <class E>
-static inline void start_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t row, float* scratch,
-                               ForwardState& st) {
-  place_state(a.size, scratch, st);
-  if (kPairs<E>) st.wide += kForwardRows * (kForwardKeys / 2 + 1);
-  const int64_t count = min64(kForwardRows, a.size.q_len - row);
-  const int panels = (int)((count + kPanel - 1) / kPanel);
-  st.q = {st.packed, a.size.head_dim, panels, score_factor(a.extras, a.scale), st.wide};
-  st.adjust.start(a.extras, a.size, b, h, row, kForwardRows);
-  pack(at<const E>(a.q, b, h, row), a.q.stride_t, count, st.q, st.packed);
+static inline Place place_of(const ForwardArgs& a, int64_t b, int64_t h, int64_t block) {
+  if (a.fold > 1) return {b, h, 0, a.fold * a.size.q_len, a.size.q_len};
+  const int64_t row = block * kForwardRows;
+  return {b, h, row, min64(kForwardRows, a.size.q_len - row), kForwardRows};
 }
 
-// Divides by the denominators, which a sink joins only now, and writes the block's rows of out and lse.
 template <class E>
-static inline void finish_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t row, const Softmax& sums) {
-  const int64_t count = min64(kForwardRows, a.size.q_len - row);
-  float lse[kForwardRows];
-  const bool sink = a.extras && a.extras->sinks;
+static inline void start_block(const ForwardArgs& a, const Place& where, float* scratch, ForwardState& st) {
+  place_state(a.size, scratch, st);
+  if (kPairs<E>) st.wide += kForwardRows * (kForwardKeys / 2 + 1);
+  const int panels = (int)((where.count + kPanel - 1) / kPanel);
+  st.q = {st.packed, a.size.head_dim, panels, score_factor(a.extras, a.scale), st.wide};
+  st.adjust.start(a.extras, a.size, where.b, where.h, where.row, kForwardRows);
+  if (is_few<E>(where)) start_few<E>(a, where, st);
+  else pack(at<const E>(a.q, where.b, where.h, where.row), a.q.stride_t, where.count, st.q, st.packed);
+}
+
+// 1 / the denominator of each row, which a sink joins only now, and the rows' lse.
+static inline void finish_sums(const ForwardArgs& a, const Place& where, const Softmax& sums, float* inverse,
+                               float* lse) {
   const float keep = a.extras && a.extras->threshold ? a.extras->keep_scale : 1.0f;
-  float inverse[kForwardRows] = {};
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < where.count; i++) {
     float top = sums.top[i], sum = sums.sum[i], taken = keep;
     if (sum == 0.0f) {  // nothing is visible
       lse[i] = -__builtin_inff();
       continue;
     }
-    if (sink) {
-      const float other = a.extras->sinks[h] * kLog2e, most = other > top ? other : top;
+    if (a.extras && a.extras->sinks) {
+      const float other = a.extras->sinks[where.h] * kLog2e, most = other > top ? other : top;
       const float shrink = __builtin_exp2f(top - most);
       sum = sum * shrink + __builtin_exp2f(other - most);
       taken *= shrink;
@@ -88,18 +106,43 @@ static inline void finish_block(const ForwardArgs& a, int64_t b, int64_t h, int6
     inverse[i] = taken / sum;
     lse[i] = top * kLn2 + __builtin_logf(sum);
   }
-  for (int64_t i = 0; a.lse && i < count; i++) a.lse[(b * a.size.heads + h) * a.size.q_len + row + i] = lse[i];
-  E* out = at<E>(a.out, b, h, row);
-  E* low = a.residual ? static_cast<E*>(a.residual) + (out - static_cast<E*>(a.out.data)) : nullptr;
-  unpack_transposed(sums.out, inverse, count, a.size.value_dim, out, low, a.out.stride_t);
+}
+
+// Divides by the denominators and writes the block's rows of out and lse, head by head.
+template <class E>
+static inline void finish_block(const ForwardArgs& a, const Place& where, const ForwardState& st) {
+  float inverse[kForwardRows] = {}, lse[kForwardRows];
+  finish_sums(a, where, st.total, inverse, lse);
+  for (int64_t i = 0; a.lse && i < where.count; i++)
+    a.lse[(where.b * a.size.heads + where.head(i)) * a.size.q_len + where.query(i)] = lse[i];
+  const int64_t width = a.size.value_dim, wide = wide_width(width);
+  const auto low = [&](E* out) {
+    return a.residual ? static_cast<E*>(a.residual) + (out - static_cast<E*>(a.out.data)) : nullptr;
+  };
+  E* out = at<E>(a.out, where.b, where.h, where.row);
+  if (a.fold == 1) return unpack_transposed(st.total.out, inverse, where.count, width, out, low(out), a.out.stride_t);
+  // Rows of several heads: apart in memory, so one by one, through a panel of one row.
+  float* rows = st.few.out;
+  unpack_transposed<float>(st.total.out, inverse, where.count, width, rows, nullptr, wide);
+  for (int64_t i = 0; i < where.count; i++) {
+    out = at<E>(a.out, where.b, where.head(i), where.query(i));
+    for (int64_t d = 0; d < width; d += kLanes) {
+      const int part = (int)min64(kLanes, width - d);
+      const Vec x = load(rows + i * wide + d);
+      store_part(out + d, x, part);
+      if (a.residual) store_part(low(out) + d, sub(x, load_part(out + d, part)), part);
+    }
+  }
 }
 
 template <class E>
-static inline void attend_range(const ForwardArgs& a, int64_t b, int64_t h, int64_t row, int64_t first, int64_t last,
+static inline void attend_range(const ForwardArgs& a, const Place& where, int64_t first, int64_t last,
                                 ForwardState& st) {
-  const int64_t kv = h / (a.size.heads / a.size.kv_heads), value_dim = a.size.value_dim;
-  const E *k = at<const E>(a.k, b, kv), *v = at<const E>(a.v, b, kv);
-  RowWalk walk(a.plan, plan_row(a.plan, b, h, row), min64(kForwardRows, a.size.q_len - row), kForwardKeys);
+  const int64_t kv = where.h / (a.size.heads / a.size.kv_heads), value_dim = a.size.value_dim;
+  const E *k = at<const E>(a.k, where.b, kv), *v = at<const E>(a.v, where.b, kv);
+  RowWalk walk(a.plan, plan_row(a.plan, where.b, where.h, where.row), where.count, kForwardKeys);
+  for (int i = 0; a.fold > 1 && i < where.count; i++)
+    walk.start_row(i, plan_row(a.plan, where.b, where.head(i), where.query(i)));
   walk.within(first, last);
   st.chunk.clear(value_dim);
   Tile tile;
@@ -107,6 +150,7 @@ static inline void attend_range(const ForwardArgs& a, int64_t b, int64_t h, int6
   bool merged = false;
   while (walk.next(tile)) {
     if (chunk >= 0 && tile.first / kChunkKeys != chunk) {
+      if (st.few.rows) end_few_chunk(value_dim, st);
       if (!merged) st.total.clear(value_dim);
       merge_chunk(value_dim, st.q.panels, st);
       merged = true;
@@ -114,29 +158,30 @@ static inline void attend_range(const ForwardArgs& a, int64_t b, int64_t h, int6
     chunk = tile.first / kChunkKeys;
     attend_tile(a, k, v, tile, st);
   }
-  if (merged) merge_chunk(value_dim, st.q.panels, st);
-  else {
-    const Softmax only = st.chunk;
-    st.chunk = st.total;
-    st.total = only;
-  }
+  if (st.few.rows) end_few_chunk(value_dim, st);
+  if (merged) return merge_chunk(value_dim, st.q.panels, st);
+  const Softmax only = st.chunk;
+  st.chunk = st.total;
+  st.total = only;
 }
 
 template <class E>
 static void forward_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, float* scratch) {
   ForwardState st;
-  start_block<E>(a, b, h, block * kForwardRows, scratch, st);
-  attend_range<E>(a, b, h, block * kForwardRows, 0, a.size.k_len, st);
-  finish_block<E>(a, b, h, block * kForwardRows, st.total);
+  const Place where = place_of(a, b, h, block);
+  start_block<E>(a, where, scratch, st);
+  attend_range<E>(a, where, 0, a.size.k_len, st);
+  finish_block<E>(a, where, st);
 }
 
 template <class E>
 static void forward_chunk(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part,
                           float* scratch) {
   ForwardState st;
-  start_block<E>(a, b, h, block * kForwardRows, scratch, st);
+  const Place where = place_of(a, b, h, block);
+  start_block<E>(a, where, scratch, st);
   st.chunk.place(part);
-  attend_range<E>(a, b, h, block * kForwardRows, chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
+  attend_range<E>(a, where, chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
 }
 
 template <class E>
@@ -150,7 +195,7 @@ static void forward_merge(const ForwardArgs& a, int64_t b, int64_t h, int64_t bl
     for (int64_t i = 0; i < floats; i++) st.chunk.top[i] = parts[c * floats + i];
     merge_chunk(a.size.value_dim, kForwardPanels, st);
   }
-  finish_block<E>(a, b, h, block * kForwardRows, st.total);
+  finish_block<E>(a, place_of(a, b, h, block), st);
 }
 
 }  // namespace

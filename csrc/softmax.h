@@ -31,12 +31,22 @@ struct Softmax {
   }
 };
 
+// What blocks of at most kLanes rows need on top (few.h).
+struct Few {
+  int rows;       // 0: the block is not one of these
+  float* keys;    // [D][kPanel], keys as lanes
+  float* scores;  // [kLanes][kFewStride]
+  float* out;     // [kLanes][wide Dv], the chunk's output row by row
+};
+constexpr int64_t kFewStride = kForwardKeys + kPanel;
+
 struct ForwardState {
   Packed q;
   float* packed;
   float* p;         // [panel][kForwardKeys][kPanel], scores then probabilities
   float* wide;      // kWideRows widened rows of K or V; or pairs of V
   uint32_t* pairs;  // P as pairs of keys, where the CPU multiplies pairs
+  Few few;
   Softmax chunk, total;
   Adjust adjust;
   float tile_top[kForwardRows];  // running maximum with this tile
@@ -47,19 +57,21 @@ template <class E>
 static int64_t forward_scratch(const Sizes& s) {
   const int64_t widest = s.head_dim > s.value_dim ? s.head_dim : s.value_dim;
   return kForwardRows * (s.head_dim + 1 + kForwardKeys) + 2 * chunk_floats(s.value_dim) + 3 * kLanes +
+         kPanel * s.head_dim + kLanes * (kFewStride + wide_width(widest)) +
          (kIsFloat<E> ? 0 : 64 * wide_width(widest)) + (kPairs<E> ? kForwardRows * (kForwardKeys / 2 + 1) : 0);
 }
 
-// Hides what is hidden (-inf) and takes the maximum of the rest.
+// Hides what is hidden (-inf) and takes the maximum of the rest, in the first NV vectors of a panel.
+template <int NV = kPanelVectors>
 static inline void hide_tile(const Tile& tile, int panel, ForwardState& st) {
   const Vec hidden = set1(-__builtin_inff());
   const int lane0 = panel * kPanel;
-  Vec top[kPanelVectors];
-  for (int v = 0; v < kPanelVectors; v++) top[v] = load(st.tile_top + lane0 + v * kLanes);
+  Vec top[NV];
+  for (int v = 0; v < NV; v++) top[v] = load(st.tile_top + lane0 + v * kLanes);
   for (int r = 0; r < tile.runs; r++)
     for (int64_t j = tile.run[r].first; j < tile.run[r].last; j++) {
       const bool mixed = tile.is_mixed(tile.first + j);
-      for (int v = 0; v < kPanelVectors; v++) {
+      for (int v = 0; v < NV; v++) {
         float* at = st.p + (panel * kForwardKeys + j) * kPanel + v * kLanes;
         Vec x = load(at);
         if (mixed) {
@@ -69,16 +81,17 @@ static inline void hide_tile(const Tile& tile, int panel, ForwardState& st) {
         top[v] = max(top[v], x);
       }
     }
-  for (int v = 0; v < kPanelVectors; v++) store(st.tile_top + lane0 + v * kLanes, top[v]);
+  for (int v = 0; v < NV; v++) store(st.tile_top + lane0 + v * kLanes, top[v]);
 }
 
 // Turns the tile's scores into probabilities against the new maximum; updates top, sum and rescale.
+template <int NV = kPanelVectors>
 static inline void softmax_tile(const Tile& tile, int panel, ForwardState& st) {
   const Vec hidden = set1(-__builtin_inff());
   float* s = st.p + panel * kForwardKeys * kPanel;
   const int lane0 = panel * kPanel;
-  Vec top[kPanelVectors], sum[kPanelVectors];
-  for (int v = 0; v < kPanelVectors; v++) {
+  Vec top[NV], sum[NV];
+  for (int v = 0; v < NV; v++) {
     const int lane = lane0 + v * kLanes;
     const Vec old = load(st.chunk.top + lane);
     top[v] = load(st.tile_top + lane);
@@ -93,13 +106,13 @@ static inline void softmax_tile(const Tile& tile, int panel, ForwardState& st) {
   for (int r = 0; r < tile.runs; r++)
     for (int64_t j = tile.run[r].first; j < tile.run[r].last; j++)
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; v++) {
+      for (int v = 0; v < NV; v++) {
         float* at = s + j * kPanel + v * kLanes;
         const Vec p = exp2(sub(load(at), top[v]));
         sum[v] = add(sum[v], p);
         store(at, p);
       }
-  for (int v = 0; v < kPanelVectors; v++) {
+  for (int v = 0; v < NV; v++) {
     float* at = st.chunk.sum + lane0 + v * kLanes;
     store(at, add(load(at), sum[v]));
   }

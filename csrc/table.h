@@ -11,7 +11,7 @@ namespace {
 template <class E>
 constexpr TypedKernels kTyped = {forward_scratch<E>, backward_scratch<E>,  forward_block<E>, forward_chunk<E>,
                                  forward_merge<E>,   backward_group<E>,    backward_keys<E>, backward_queries<E>,
-                                 strip_gradient<E>,  additive_gradient<E>, row_dot<E>};
+                                 strip_gradient<E>,  additive_gradient<E>, row_dot<E>,       kPairs<E> ? 0 : kLanes};
 
 }  // namespace
 }  // namespace mmha

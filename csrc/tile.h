@@ -84,21 +84,21 @@ static inline void transpose_bits(uint64_t* a) {
 // Walks the tiles of `rows` query rows that start at plan row `row`, in ascending order of keys.
 struct RowWalk {
   const PlanView* plan;
-  int64_t row;
   int rows;
   int tile_keys;
   int64_t at;                 // keys below this are done
   int64_t stop;               // keys from here on do not matter
-  int64_t cursor[kMostRows];  // per row: its first span that may reach beyond `at`
+  int64_t cursor[kMostRows];  // per row: its first span that may reach beyond `at`; of bits, the row
   int64_t end[kMostRows];
 
   RowWalk(const PlanView& p, int64_t first_row, int64_t count, int keys)
-      : plan(&p), row(first_row), rows((int)count), tile_keys(keys), at(0), stop(p.k_len) {
-    if (p.bits) return;
-    for (int i = 0; i < rows; i++) {
-      cursor[i] = p.offsets ? p.offsets[row + i] : row + i;
-      end[i] = p.offsets ? p.offsets[row + i + 1] : row + i + 1;
-    }
+      : plan(&p), rows((int)count), tile_keys(keys), at(0), stop(p.k_len) {
+    for (int i = 0; i < rows; i++) start_row(i, first_row + i);
+  }
+
+  void start_row(int i, int64_t row) {
+    cursor[i] = plan->offsets ? plan->offsets[row] : row;
+    end[i] = plan->offsets ? plan->offsets[row + 1] : row + 1;
   }
 
   // Restricts the walk to keys [first, last), multiples of the tile's.
@@ -198,7 +198,7 @@ struct RowWalk {
     uint64_t any = 0;
     for (int64_t w = 0; w < words; w++) {
       uint64_t* block = tile.seen + 64 * w;
-      for (int i = 0; i < 64; i++) block[i] = i < rows ? plan->bits[(row + i) * plan->words + base / 64 + w] : 0;
+      for (int i = 0; i < 64; i++) block[i] = i < rows ? plan->bits[cursor[i] * plan->words + base / 64 + w] : 0;
       for (int i = 0; i < rows; i++) any |= block[i];
       transpose_bits(block);
     }

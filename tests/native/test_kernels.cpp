@@ -55,7 +55,7 @@ void compute(Problem& p, const Plan& plan, int threads) {
   const Tensor v = tensor(p.v, s.kv_heads, s.k_len, s.value_dim), go = tensor(p.go, s.heads, s.q_len, s.value_dim);
   const Tensor out = tensor(p.out, s.heads, s.q_len, s.value_dim);
   void* residual = dtype == DType::kFloat32 ? nullptr : p.residual.data();
-  forward({s, {}, q, k, v, out, residual, p.lse.data(), p.scale, extras}, plan, dtype, threads);
+  forward({s, {}, q, k, v, out, residual, p.lse.data(), p.scale, extras, 1}, plan, dtype, threads);
   row_dot({s.batch, s.heads, s.q_len, s.value_dim, out, go, residual, p.delta.data()}, dtype, threads);
   const BackwardArgs args{s,
                           {},
@@ -146,7 +146,8 @@ int main() {
       {{1, 2, 1, 97, 523, 16, 129}, 0.1, true},  {{1, 1, 1, 261, 263, 31, 17}, 0.9, true},
       {{1, 1, 1, 129, 300, 512, 40}, -1, false}, {{2, 2, 1, 100, 100, 128, 128}, 0.0, false},
       {{1, 1, 1, 71, 1025, 8, 9}, 0.0001, true}, {{1, 1, 1, 9, 3001, 24, 48}, -1, false},
-      {{1, 2, 2, 40, 2100, 16, 16}, 0.02, true},
+      {{1, 2, 2, 40, 2100, 16, 16}, 0.02, true}, {{1, 8, 2, 2, 2500, 24, 40}, -1, false},
+      {{2, 6, 2, 1, 71, 20, 12}, 0.7, true},
   };
   const int features[] = {0, kCap, kSlopes | kTable, kTable | kStart, kAdditives, kSinks, kDropout, kAllFeatures};
   int count = 0;
