@@ -140,9 +140,8 @@ static inline void attend_range(const ForwardArgs& a, const Place& where, int64_
                                 ForwardState& st) {
   const int64_t kv = where.h / (a.size.heads / a.size.kv_heads), value_dim = a.size.value_dim;
   const E *k = at<const E>(a.k, where.b, kv), *v = at<const E>(a.v, where.b, kv);
-  RowWalk walk(a.plan, plan_row(a.plan, where.b, where.h, where.row), where.count, kForwardKeys);
-  for (int i = 0; a.fold > 1 && i < where.count; i++)
-    walk.start_row(i, plan_row(a.plan, where.b, where.head(i), where.query(i)));
+  RowWalk walk(a.plan, where.count, kForwardKeys,
+               [&](int i) { return plan_row(a.plan, where.b, where.head(i), where.query(i)); });
   walk.within(first, last);
   st.chunk.clear(value_dim);
   Tile tile;

@@ -91,15 +91,18 @@ struct RowWalk {
   int64_t cursor[kMostRows];  // per row: its first span that may reach beyond `at`; of bits, the row
   int64_t end[kMostRows];
 
-  RowWalk(const PlanView& p, int64_t first_row, int64_t count, int keys)
+  // row_of(i): the plan's row that is row i of the block.
+  template <class F>
+  RowWalk(const PlanView& p, int64_t count, int keys, F row_of)
       : plan(&p), rows((int)count), tile_keys(keys), at(0), stop(p.k_len) {
-    for (int i = 0; i < rows; i++) start_row(i, first_row + i);
+    for (int i = 0; i < rows; i++) {
+      const int64_t row = row_of(i);
+      cursor[i] = plan->offsets ? plan->offsets[row] : row;
+      end[i] = plan->offsets ? plan->offsets[row + 1] : row + 1;
+    }
   }
-
-  void start_row(int i, int64_t row) {
-    cursor[i] = plan->offsets ? plan->offsets[row] : row;
-    end[i] = plan->offsets ? plan->offsets[row + 1] : row + 1;
-  }
+  RowWalk(const PlanView& p, int64_t first_row, int64_t count, int keys)
+      : RowWalk(p, count, keys, [&](int i) { return first_row + i; }) {}
 
   // Restricts the walk to keys [first, last), multiples of the tile's.
   void within(int64_t first, int64_t last) {
