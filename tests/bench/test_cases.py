@@ -41,7 +41,12 @@ def test_select_keeps_the_order_and_needs_every_word() -> None:
 def test_a_word_may_be_the_beginning_of_one_but_not_its_middle() -> None:
     assert {row.kind for row in cases.select("DOC", CASES)} == {"documents"}
     assert {row.dtype for row in cases.select("f16", CASES)} == {"f16"}
-    assert {row.dtype for row in cases.select("b", CASES)} > {"bf16"}  # backward, bigbird, blocks
+    assert {row.kind for row in cases.select("b forward f32", CASES)} == {"bigbird", "blocks"}
+
+
+def test_a_word_that_is_there_means_itself_alone() -> None:
+    assert {row.sizes.heads_text for row in cases.select("1x8", CASES)} == {"1x8"}  # not 1x8/2 as well
+    assert {row.sizes.length_text for row in cases.select("16", CASES)} == {"16"}
 
 
 @pytest.mark.parametrize(

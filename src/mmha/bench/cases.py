@@ -124,7 +124,7 @@ class Case:
 
 
 def select(words: str, cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases in whose name every one of the words is a word, or begins one; in their order.
+    """The cases in whose name every one of the words is, or, where it is in none, begins a word; in their order.
 
     Raises:
         ValueError: no case matches; the message says what can be asked for.
@@ -133,18 +133,14 @@ def select(words: str, cases: Sequence[Case]) -> tuple[Case, ...]:
     >>> [case.kind for case in select("forward win", wanted)]
     ['window']
     """
-    wanted = words.lower().split()
-    chosen = tuple(case for case in cases if all(has(case, word) for word in wanted))
+    names = {case: case.name.split() for case in cases}
+    known = list(dict.fromkeys(part for column in zip(*names.values(), strict=True) for part in column))
+    chosen = tuple(cases)
+    for word in words.lower().split():
+        meant = {word} if word in known else {part for part in known if part.startswith(word)}
+        if not meant:
+            raise value_error("filter", "words out of: " + " ".join(known), repr(word) + nearest(word, known))
+        chosen = tuple(case for case in chosen if not meant.isdisjoint(names[case]))
     if not chosen:
-        columns = zip(*(case.name.split() for case in cases), strict=True)
-        known = list(dict.fromkeys(part for column in columns for part in column))
-        unknown = next((word for word in wanted if not any(has(case, word) for case in cases)), None)
-        if unknown is None:
-            raise value_error("filter", "words that stand together in a row of mmha bench", repr(words))
-        raise value_error("filter", "words out of: " + " ".join(known), repr(unknown) + nearest(unknown, known))
+        raise value_error("filter", "words that stand together in a row of mmha bench", repr(words))
     return chosen
-
-
-def has(case: Case, word: str) -> bool:
-    """Whether the word is one of the name's, or the beginning of one: "f16" is not "bf16", "doc" is "documents"."""
-    return any(part.startswith(word) for part in case.name.split())

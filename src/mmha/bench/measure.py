@@ -22,6 +22,7 @@ from mmha.bench.cases import Case, Kind
 from mmha.bench.contest import Contest, Work
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 61
+PATIENCE, FEWEST_ROUNDS = 10.0, 3  # after so many seconds, so few will do: torch may take seconds where we take none
 MIN_TURN = 1e-3  # seconds: far above what the clock resolves
 READ_BYTES = 256 * 2**20  # larger than any last-level cache we know
 
@@ -115,7 +116,7 @@ def probe_fma(threads: int) -> float:
 
 
 def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
-    """Time one case against torch for about `seconds`, at least 5 rounds, probing the machine before and after.
+    """Time one case against torch for about `seconds`, at least 5 rounds (3 where they are long), probing the machine before and after.
 
     threads: unless the case has its own number. A probe can only fall short of what the machine can do, so that the
     best one counts; `limit` is the best so far.
@@ -146,12 +147,23 @@ def calls_a_turn(work: Work) -> int:
 def interleave(first: Work, second: Work, seconds: float, calls: int = 1) -> tuple[list[float], list[float]]:
     """Times of a call in ms of both, one of each a round, in swapped order every other round; both are warm."""
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < MIN_ROUNDS or (time.perf_counter() < end and len(times[0]) < MAX_ROUNDS):
+    start = time.perf_counter()
+    while goes_on(len(times[0]), time.perf_counter() - start, seconds):
         turns = [(first, times[0]), (second, times[1])]
         for work, taken in turns if len(times[0]) % 2 == 0 else reversed(turns):
             taken.append(seconds_of(work, calls) / calls * 1e3)
     return times
+
+
+def goes_on(rounds: int, passed: float, seconds: float) -> bool:
+    """Whether another round is due after so many, and so many seconds.
+
+    >>> goes_on(4, 3.0, seconds=2.0), goes_on(5, 3.0, seconds=2.0), goes_on(4, 11.0, seconds=2.0)
+    (True, False, False)
+    """
+    if rounds < MIN_ROUNDS:
+        return rounds < FEWEST_ROUNDS or passed < PATIENCE
+    return rounds < MAX_ROUNDS and passed < seconds
 
 
 def seconds_of(work: Work, calls: int) -> float:

@@ -71,10 +71,10 @@ CASES: tuple[Case, ...] = (
     ]),
     *rows("masks", "backward", "bf16", [
         ("causal", sizes(4096), 1.8),
-        ("window", sizes(4096), 18.0),
+        ("window", sizes(2048), 9.0),
         ("documents", sizes(2048), 8.6),
     ]),
-    *rows("masks", "backward", "f16", [("causal", sizes(4096), 1.0)]),
+    *rows("masks", "backward", "f16", [("causal", sizes(2048), 1.0)]),
     *rows("features", "forward", "f32", [
         (kind, sizes(2048), 1.0) for kind in ("dropout", "alibi", "relative", "softcap", "sinks")
     ]),
