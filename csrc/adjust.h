@@ -97,10 +97,11 @@ MMHA_INLINE Vec additive_row(const E* p, int64_t stride, int n) {
   return load(t);
 }
 
+// A pair whose additive is -inf becomes hidden, whatever q, k and the other additives hold there: the sum may be NaN.
 template <class E>
-static inline void add_tensor(const Additive& t, const Adjust& a, const Tile& tile, Lanes s, int lanes) {
+static inline void add_tensor(const Additive& t, const Adjust& a, Tile& tile, Lanes s, int lanes) {
   const E* base = static_cast<const E*>(t.data) + a.b * t.stride_b + a.h * t.stride_h + a.row * t.stride_q;
-  const Vec log2e = set1(kLog2e);
+  const Vec log2e = set1(kLog2e), hidden = set1(-__builtin_inff());
   for (int lane = 0; lane < lanes; lane += kLanes) {
     const int live = (int)max64(0, min64(kLanes, a.count - lane));
     for (int r = 0; r < tile.runs; r++)
@@ -119,12 +120,13 @@ static inline void add_tensor(const Additive& t, const Adjust& a, const Tile& ti
         for (int i = 0; i < n; i++) {
           float* at = s.at(lane, j + i);
           store(at, fma(x[i], log2e, load(at)));
+          tile.seen[j + i] &= ~((uint64_t)bits_of(equal(x[i], hidden)) << lane);
         }
       }
   }
 }
 
-// Everything that is added to the scores of the tile or bends them. A pair whose additive is -inf becomes hidden.
+// Everything that is added to the scores of the tile or bends them.
 static inline void adjust_scores(Adjust& a, Tile& tile, Lanes s, int lanes, float* slope) {
   const Extras& x = *a.x;
   if (x.softcap != 0.0f) cap_scores(x, tile, s, lanes, slope);
@@ -137,17 +139,13 @@ static inline void adjust_scores(Adjust& a, Tile& tile, Lanes s, int lanes, floa
     });
   }
   if (!x.additive_count) return;
+  tile.spell_out((int)a.count);
   for (int64_t n = 0; n < x.additive_count; n++) {
     const Additive& t = x.additives[n];
     if (t.dtype == DType::kFloat32) add_tensor<float>(t, a, tile, s, lanes);
     else if (t.dtype == DType::kBfloat16) add_tensor<bf16>(t, a, tile, s, lanes);
     else add_tensor<f16>(t, a, tile, s, lanes);
   }
-  tile.spell_out((int)a.count);
-  const Vec hidden = set1(-__builtin_inff());
-  for_each_vector(tile, lanes, [&](int lane, int64_t j) {
-    tile.seen[j] &= ~((uint64_t)bits_of(equal(load(s.at(lane, j)), hidden)) << lane);
-  });
 }
 
 }  // namespace

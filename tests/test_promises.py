@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 import mmha
 from mask_zoo import HK, TK, TQ, ZOO, B, H, zoo_mask
 from mmha import _kernels, masks
+from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, KeyPadding, Keys, Mask, Queries, Window
 
 D, DV = 19, 11
@@ -39,10 +41,10 @@ def numbers(
     )
 
 
-def kernel(mask: Mask, *x: Tensor) -> Result:
+def kernel(mask: Mask, *x: Tensor, **arguments: Any) -> Result:
     """out, lse, dq, dk, dv."""
     q, k, v = (t.detach().clone().requires_grad_() for t in x[:3])
-    out, lse = mmha.attention(q, k, v, mask, return_lse=True)
+    out, lse = mmha.attention(q, k, v, mask, return_lse=True, **arguments)
     return out.detach(), lse.detach(), *torch.autograd.grad((out, lse), (q, k, v), x[3:])
 
 
@@ -70,6 +72,35 @@ def weights(mask: Mask, *x: Tensor) -> Result:
     return *(t.detach() for t in results), *torch.autograd.grad(results, (q, k, v), (*x[3:], grad))
 
 
+def with_bias(mask: Mask, *x: Tensor) -> Result:
+    return kernel(mask, *x, bias=ALiBi.standard(H) + Relative(_table()))
+
+
+def with_additive(mask: Mask, *x: Tensor) -> Result:
+    """What is added may be anything at hidden pairs."""
+    visible = mask.dense(x[0].shape[0], H, TQ, TK)
+    slope = torch.arange(TK, dtype=torch.float32) / TK
+    strange = torch.where(visible, slope, math.nan)
+    return kernel(mask, *x, bias=Additive(strange) + Additive(_table()[:, :1, None].bfloat16()))
+
+
+def with_softcap(mask: Mask, *x: Tensor) -> Result:
+    return kernel(mask, *x, softcap=1.5)
+
+
+def with_sinks(mask: Mask, *x: Tensor) -> Result:
+    return kernel(mask, *x, sinks=_table()[:, 0])
+
+
+def with_dropout(mask: Mask, *x: Tensor) -> Result:
+    torch.manual_seed(11)
+    return kernel(mask, *x, dropout_p=0.25)
+
+
+def _table() -> Tensor:
+    return torch.randn(H, 2 * 29 + 1, generator=torch.Generator().manual_seed(13))
+
+
 Path = Callable[..., Result]
 PATHS: dict[str, tuple[Path, torch.dtype]] = {
     "float32": (kernel, torch.float32),
@@ -80,6 +111,14 @@ PATHS: dict[str, tuple[Path, torch.dtype]] = {
     "float tensor of 0 and -inf": (float_of_zeros, torch.float32),
     "float tensor": (float_of_numbers, torch.float32),
     "weights": (weights, torch.float32),
+    "bias": (with_bias, torch.float32),
+    "bias, float64": (with_bias, torch.float64),
+    "additive": (with_additive, torch.float32),
+    "additive, bfloat16": (with_additive, torch.bfloat16),
+    "softcap": (with_softcap, torch.float32),
+    "sinks": (with_sinks, torch.float32),
+    "dropout": (with_dropout, torch.float32),
+    "dropout, float64": (with_dropout, torch.float64),
 }
 SLOW_PATHS = [name for name in PATHS if name != "float32"]
 
@@ -330,9 +369,19 @@ def test_the_same_bits_at_any_place_in_any_batch(mask_of: Callable[[list[int]], 
     places(mask_of, kernel, torch.float32)
 
 
-@pytest.mark.parametrize("path", SLOW_PATHS)
+@pytest.mark.parametrize("path", [path for path in SLOW_PATHS if "dropout" not in path])
 def test_the_same_bits_at_any_place_on_every_path(path: str) -> None:
     places(padded, *PATHS[path])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dropout_of_the_first_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
+    """What is dropped follows from the seed and the place in the batch: only row 0 can stay where it is."""
+    x = numbers(dtype, batch=3)
+    whole = with_dropout(padded([0, 3, 5]), *x)
+    alone = with_dropout(padded([0]), *(t[:1] for t in x))
+    assert same(alone, tuple(t[:1] for t in whole))
+    assert not torch.equal(with_dropout(padded([0, 0]), *(t[:1].expand(2, *t.shape[1:]) for t in x))[0][1:], alone[0])
 
 
 # 6. A chunk of a prefill -----------------------------------------------------------------------------------------

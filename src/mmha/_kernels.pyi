@@ -50,9 +50,9 @@ class Plan:
 
 # The element type of q, k, v, out, grad_out and gradients: 0 float32, 1 bfloat16, 2 float16. lse and delta are float32.
 DType = int
-# softcap (0.0: none); addresses of start (int64 (B,), 0: Tk - Tq), of slopes (H,), of the table (H, width) with its width and
-# head stride; additives (address, dtype, strides of (B, H, Tq, Tk)); address of sinks (H,); dropout_p; seed. An address of 0
-# stands for what is not there; slopes, table and sinks are float32.
+# softcap (0.0: none); addresses of start (int64 (B,), 0: Tk - Tq), of slopes (H,), of the table (H, width) with its
+# width and head stride; additives (address, dtype, strides of (B, H, Tq, Tk)); address of sinks (H,); dropout_p; seed.
+# An address of 0 stands for what is not there; slopes, table and sinks are float32.
 Extras = tuple[
     float, int, int, tuple[int, int, int], list[tuple[int, DType, tuple[int, int, int, int]]], int, float, int
 ]

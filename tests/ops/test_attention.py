@@ -160,7 +160,7 @@ def test_plain_float_masks(shape: tuple[int, ...], dtype: torch.dtype, mask_dtyp
     (got,) = torch.autograd.grad(out, leaf, grad)
     assert got.dtype == mask_dtype
     # A row of gradients of scores sums to 0: what a sum over keys leaves is rounding, measured by its terms.
-    assert_near(got, exact, torch.float32, scale=torch.tensor(10.0))
+    assert_near(got, exact, torch.float32, factor=3.0, scale=torch.tensor(10.0))
 
 
 def test_a_float_mask_of_zeros_still_gets_its_gradient() -> None:

@@ -1,4 +1,4 @@
-"""The operators under torch's own checks, torch.compile, torch.export and torch.func."""
+"""Attention under torch.compile, torch.export and torch.func."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import torch
 import torch._dynamo.testing
 from torch import Tensor
 
-import mmha.ops
+import mmha
+from feature_zoo import FEATURES, arguments_of
+from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, Dense, Documents, KeyPadding, Keys, Prefix, Window
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
+SIZES = (B, H, TQ, TK)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch about itself while it compiles
 
@@ -27,53 +30,19 @@ def inputs(dtype: torch.dtype = torch.float32, grad: bool = True, length: int = 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
+    """Nothing compiled before counts: torch keeps backward graphs on disk and does not see that an operator changed."""
     torch._dynamo.reset()
-    yield
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        yield
     torch._dynamo.reset()
-
-
-MASK_CALLS = {
-    "full": ("Full()", [], None),
-    "padding": ("Causal() & KeyPadding($0)", [torch.tensor([3, 7])], None),
-    "q_start": ("Causal() & Window(3)", [], torch.tensor([1, -1])),
-    "bool tensor": ("$0", [torch.rand(B, 1, TQ, TK) > 0.4], torch.tensor(2)),
-}
-
-
-@pytest.mark.parametrize("call", MASK_CALLS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_opcheck_of_the_kernel_operators(call: str, dtype: torch.dtype) -> None:
-    spec, tensors, q_start = MASK_CALLS[call]
-    q, k, v = inputs(dtype)
-    torch.library.opcheck(torch.ops.mmha.attention_forward.default, (q, k, v, tensors, spec, q_start, 0.3))
-    with torch.no_grad():
-        saved = [q, k, v, *torch.ops.mmha.attention_forward(q, k, v, tensors, spec, q_start, None)]
-        args = (saved, torch.randn_like(saved[3]), torch.randn_like(saved[4]), tensors, spec, q_start, None)
-        torch.library.opcheck(torch.ops.mmha.attention_backward.default, args)
-
-
-@pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize(
-    "additive", [None, torch.randn(H, TQ, TK), torch.zeros(TQ, 1)], ids=["none", "numbers", "zeros"]
-)
-def test_opcheck_of_the_reference_operators(additive: Tensor | None, weights: bool) -> None:
-    q, k, v = inputs()
-    additive = None if additive is None else additive.clone().requires_grad_()
-    mask = ([torch.tensor([3, 7])], "KeyPadding($0)", None, None)
-    if additive is not None:
-        mask = ([], "Full()", None, None)
-    torch.library.opcheck(torch.ops.mmha.attention_reference_forward.default, (q, k, v, additive, weights, *mask))
-    with torch.no_grad():
-        *saved, made = [q, k, v, *torch.ops.mmha.attention_reference_forward(q, k, v, additive, weights, *mask)]
-        grads = [torch.randn_like(saved[3]), None, torch.randn_like(made) if weights else None]
-        args = (saved, additive, grads, additive is not None, *mask)
-        torch.library.opcheck(torch.ops.mmha.attention_reference_backward.default, args)
 
 
 OUTSIDE = Causal() & Window(3) & KeyPadding([3, 7])
 LENGTHS = torch.tensor([3, 7])
 REAL = torch.rand(B, TK) > 0.3
 VISIBLE = torch.rand(TQ, TK) > 0.3
+ALIBI, TABLE, SINKS = ALiBi(torch.rand(H)), torch.randn(H, 5), torch.randn(H)
+BIASED = ALIBI + Relative(TABLE)
 
 COMPILED: dict[str, Callable[..., Any]] = {
     "no mask": lambda q, k, v: mmha.attention(q, k, v),
@@ -84,6 +53,12 @@ COMPILED: dict[str, Callable[..., Any]] = {
     "dense inside": lambda q, k, v: mmha.attention(q, k, v, Dense(VISIBLE) | Causal()),
     "bool tensor": lambda q, k, v: mmha.attention(q, k, v, VISIBLE),
     "float tensor": lambda q, k, v: mmha.attention(q, k, v, torch.arange(TK) * 0.1),
+    "float tensor that hides": lambda q, k, v: mmha.attention(q, k, v, torch.arange(TK).sub(2.0).clamp_min(0.0).log()),
+    "float tensor of 0 and -inf": lambda q, k, v: mmha.attention(q, k, v, torch.where(VISIBLE, 0.0, -torch.inf)),
+    "bias outside": lambda q, k, v: mmha.attention(q, k, v, Causal(), bias=BIASED),
+    "bias inside": lambda q, k, v: mmha.attention(q, k, v, bias=ALiBi(SINKS.abs()) + Additive(torch.arange(TK) * 0.1)),
+    "bias of the inputs": lambda q, k, v: mmha.attention(q, k, v, bias=Additive(q.mean(-1, keepdim=True).float())),
+    "softcap, sinks": lambda q, k, v: mmha.attention(q, k, v, Causal(), softcap=2.0, sinks=SINKS),
     "lse, scale, q_start": lambda q, k, v: mmha.attention(q, k, v, Causal(), scale=0.3, q_start=1, return_lse=True),
     "weights": lambda q, k, v: mmha.attention(q, k, v, Causal(), return_lse=True, return_weights=True),
     "among other things": lambda q, k, v: mmha.attention(q.sin(), k * 2, v + k.mean(), Causal()).cos(),
@@ -141,6 +116,18 @@ def test_dynamic_lengths_compile_once() -> None:
     assert frames == frames[:1] * 3
 
 
+def test_biases_of_dynamic_sizes() -> None:
+    def function(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, table: Tensor) -> Tensor:
+        bias = ALiBi(slopes) + Relative(table) + Additive(k[:, :1, :, 0][:, None])
+        return mmha.attention(q, k, v, Causal(), bias=bias)
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (7, 11):
+        x = (*inputs(length=length), torch.rand(H).requires_grad_(), torch.randn(1, length).requires_grad_())
+        for have, want in zip(results(compiled, *x), results(function, *x), strict=True):
+            torch.testing.assert_close(have, want)
+
+
 def test_autocast_inside_a_compiled_function() -> None:
     def function(*x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -163,22 +150,66 @@ class Module(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mask = Causal() & KeyPadding([3, 7])
+        self.table = torch.nn.Parameter(torch.randn(H, 5))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
-        return mmha.attention(q, k, v, self.mask) + mmha.attention(q, k, v, KeyPadding(lengths) | Causal())
+        one = mmha.attention(q, k, v, self.mask, bias=Relative(self.table), sinks=self.table[:, 0], softcap=3.0)
+        two = mmha.attention(q, k, v, KeyPadding(lengths) | Causal(), bias=ALIBI)
+        return one + two + mmha.attention(q, k, v, self.table[:1, :1].expand(TQ, TK) * lengths[0])
 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_saves_and_loads(strict: bool) -> None:
-    x = (*inputs(grad=False), torch.tensor([5, 2]))
-    program = torch.export.export(Module(), x, strict=strict)
+    x, module = (*inputs(grad=False), torch.tensor([5, 2])), Module()
+    program = torch.export.export(module, x, strict=strict)
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
-    assert torch.equal(loaded(*x), Module()(*x))
+    assert torch.equal(loaded(*x), module(*x))
     other = (*x[:3], torch.tensor([1, 7]))
-    assert torch.equal(loaded(*other), Module()(*other))
+    assert torch.equal(loaded(*other), module(*other))
+
+
+def leaves_of(name: str) -> list[Tensor]:
+    return list(FEATURES[name].make(SIZES).values())
+
+
+def featured(name: str) -> Callable[..., Any]:
+    """Attention with a feature, as a function of q, k, v and the feature's leaves."""
+    names, numbers = tuple(FEATURES[name].make(SIZES)), FEATURES[name].numbers
+    return lambda q, k, v, *leaves: mmha.attention(
+        q, k, v, **arguments_of(dict(zip(names, leaves, strict=True)), numbers)
+    )
+
+
+FEATURED = {name: featured(name) for name in ("float mask", "everything")}
+
+
+@pytest.mark.parametrize("name", FEATURED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_of_everything_through_a_compiled_function(name: str, dtype: torch.dtype) -> None:
+    x = (*inputs(dtype), *leaves_of(name))
+    compiled = torch.compile(FEATURED[name], fullgraph=True, backend="aot_eager")
+    both = []
+    for function in (compiled, FEATURED[name]):
+        torch.manual_seed(37)
+        both.append(results(function, *x))
+    for have, want in zip(*both, strict=True):
+        assert have.dtype == want.dtype
+        torch.testing.assert_close(have, want)
+
+
+@pytest.mark.parametrize("name", FEATURED)
+def test_torch_func_grad_of_everything(name: str) -> None:
+    x = (*inputs(), *leaves_of(name))
+    torch.manual_seed(41)
+    want = torch.autograd.grad(FEATURED[name](*x).cos().sum(), x)
+    torch.manual_seed(41)
+    free = [t.detach() for t in x]
+    got = torch.func.grad(lambda *t: FEATURED[name](*t).cos().sum(), argnums=tuple(range(len(x))))(*free)
+    for have, expected in zip(got, want, strict=True):
+        assert torch.equal(have, expected)
 
 
 def test_torch_func_grad() -> None:
@@ -190,37 +221,34 @@ def test_torch_func_grad() -> None:
         assert torch.equal(have, expected)
 
 
-def test_the_profiler_sees_the_operator() -> None:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        mmha.attention(*inputs(), Causal())
-    assert any("mmha::attention_forward" in event.key for event in profile.key_averages())
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_function_draws_anew_and_goes_back_the_same_way(backend: str) -> None:
+    """With a seed the output is linear in v: <out, g> = <v, dv> says that backward dropped what forward did."""
+    x = [t.detach().double().requires_grad_() for t in inputs()]
+    compiled = torch.compile(lambda *t: mmha.attention(*t, OUTSIDE, dropout_p=0.5), fullgraph=True, backend=backend)
+    torch.manual_seed(19)
+    first, second = compiled(*x), compiled(*x)
+    assert not torch.equal(first, second)
+    for out in (first, second):
+        g = torch.randn(out.shape, dtype=out.dtype)
+        (dv,) = torch.autograd.grad(out, x[2], g)
+        torch.testing.assert_close((out * g).sum(), (x[2] * dv).sum())
+    torch.manual_seed(19)
+    assert torch.equal(compiled(*x), first)
+    if backend == "aot_eager":
+        torch.manual_seed(19)
+        assert torch.equal(mmha.attention(*x, OUTSIDE, dropout_p=0.5), first)
 
 
-def test_jit_trace_records_the_operator() -> None:
-    x, other = inputs(grad=False), tuple(t.cos() for t in inputs(grad=False))
-    traced = torch.jit.trace(COMPILED["mask outside"], x, check_trace=False)
-    assert torch.equal(traced(*other), COMPILED["mask outside"](*other))
+def test_an_exported_program_draws_its_seed() -> None:
+    class Module(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return mmha.attention(q, k, v, OUTSIDE, dropout_p=0.5)
 
-
-def test_a_dispatch_mode_sees_the_operators() -> None:
-    class Log(torch.utils._python_dispatch.TorchDispatchMode):
-        seen: tuple[str, ...] = ()
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.seen += (str(func),)
-            return func(*args, **(kwargs or {}))
-
-    q, k, v = inputs()
-    with Log() as log:
-        torch.autograd.grad(mmha.attention(q, k, v, Causal()).sum(), q)
-    assert "mmha.attention_forward.default" in log.seen
-    assert "mmha.attention_backward.default" in log.seen
-
-
-def test_a_fake_tensor_has_the_right_sizes() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        out, lse = mmha.attention(*inputs(), Causal(), return_lse=True)
-    assert out.shape == (B, H, TQ, DV)
-    assert lse.shape == (B, H, TQ)
+    x = tuple(t.detach() for t in inputs())
+    program = torch.export.export(Module(), x).module()
+    torch.manual_seed(2)
+    have = program(*x)
+    torch.manual_seed(2)
+    assert torch.equal(have, Module()(*x))
+    assert not torch.equal(have, program(*x))

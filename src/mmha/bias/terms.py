@@ -82,7 +82,7 @@ class Relative(Bias):
 
     def __init__(self, table: Tensor | Sequence[Sequence[float]]) -> None:
         table = _numbers("table", table, "(H, 2R + 1)")
-        checks.require(table.shape[1] % 2 == 1, "table", "an odd width 2R + 1", str(table.shape[1]))
+        checks.require(table.shape[1] % 2 == 1, "table", "an odd width 2R + 1", table.shape[1])
         self._set(table=table)
 
     @staticmethod
@@ -104,7 +104,7 @@ class Relative(Bias):
             raise checks.type_error("bidirectional", "True or False", bidirectional)
         sides = 2 if bidirectional else 1
         least = f"at least {2 * sides} buckets (rows)"
-        checks.require(weight.shape[0] >= 2 * sides, "weight", least, str(weight.shape[0]))
+        checks.require(weight.shape[0] >= 2 * sides, "weight", least, weight.shape[0])
         one_each = weight.shape[0] // sides // 2
         max_distance = checks.integer("max_distance", max_distance, one_each + 1)
         find = _t5_buckets if torch.compiler.is_compiling() else _known_t5_buckets
@@ -164,8 +164,9 @@ class Additive(Bias):
 
     def __init__(self, tensor: Tensor) -> None:
         checks.dtype_in("tensor", tensor, FLOATING)
-        shape = checks.shape_text(tensor.shape)
-        checks.require(tensor.dim() <= 4, "tensor", "at most 4 dimensions (B, H, Tq, Tk)", f"shape {shape}")
+        if tensor.dim() > 4:
+            shape = checks.shape_text(tensor.shape)
+            raise checks.value_error("tensor", "at most 4 dimensions (B, H, Tq, Tk)", f"shape {shape}")
         self._set(tensor=tensor)
 
     def _args(self) -> tuple[Any, ...]:

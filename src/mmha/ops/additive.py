@@ -1,4 +1,4 @@
-"""Float masks: what is added to the scores. Most hold only 0 and -inf, and those are boolean masks in disguise."""
+"""Float masks: they hide where they are -inf, and are added to the scores elsewhere. Most hold only 0 and -inf."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ import torch
 from torch import Tensor
 
 from mmha import checks
+from mmha.ops.arguments import check_memory
 
 
-def check_values(additive: Tensor) -> None:
-    """Raise ValueError for NaN and +inf, which would turn rows into NaN; -inf hides a pair and is fine."""
-    top = additive.amax().item() if additive.numel() else 0.0  # amax of anything with NaN is NaN
+def check_numbers(argument: str, expected: str, x: Tensor) -> None:
+    """Raise ValueError for NaN and +inf, which would turn rows into NaN; -inf hides and is fine."""
+    top = x.amax().item() if x.numel() else 0.0  # amax of anything with NaN is NaN
     if not top < float("inf"):
-        raise checks.value_error("mask", "a float mask of finite numbers and -inf", f"a mask with {top} in it")
+        raise checks.value_error(argument, expected, f"one with {top} in it")
 
 
-def visible_if_plain(additive: Tensor) -> Tensor | None:
-    """The bool mask that says the same, when every value is 0 or -inf; else None."""
-    visible = additive == 0.0
-    plain = bool((visible | (additive == -torch.inf)).all())
-    return visible if plain else None
+def split(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the mask is above -inf, bool in its shape; and the flags (2,): is that everywhere, is it 0 all there.
+
+    Raises ValueError for a mask with NaN or +inf in it.
+    """
+    check_memory("mask", mask)
+    check_numbers("mask", "a float mask of finite numbers and -inf", mask)
+    visible = (mask > -torch.inf).contiguous()
+    plain = torch.equal(mask == 0.0, visible)
+    return visible, torch.tensor([bool(visible.all()), plain], device="cpu")
+
+
+def split_like(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What `split` returns, without computing it."""
+    return mask.new_empty(mask.shape, dtype=torch.bool), mask.new_empty(2, dtype=torch.bool)

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmha import checks
+from mmha.bias import Bias, Parts
 from mmha.masks import Mask
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 #: The scale is multiplied by log2(e) before it meets a score; float32 ends at 3.4e38.
 MAX_SCALE = 1e38
+#: A score is divided by the softcap: float32 holds it and its inverse.
+MAX_SOFTCAP = 1e30
 #: Row and key numbers are added to positions: this leaves room in 64 bits.
 MAX_START = 1 << 60
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-class Sizes(NamedTuple):
-    """The sizes every later step needs (glossary: ARCHITECTURE.md)."""
-
-    batch: int
-    heads: int
-    q_len: int
-    k_len: int
+#: (B, H, Tq, Tk).
+Sizes = tuple[int, int, int, int]
 
 
-def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
-    """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together."""
+def check_tensors(q: Any, k: Any, v: Any, direct: bool) -> Sizes:
+    """The sizes of the problem, when q (B, H, Tq, D), k (B, Hk, Tk, D) and v (B, Hk, Tk, Dv) fit together.
+
+    direct: `watch.is_direct` of the three, which answers most questions.
+    """
+    if direct and q.dtype in FLOATING and q.dtype == k.dtype == v.dtype and q.dim() == k.dim() == v.dim() == 4:
+        (batch, heads, q_len, dim), (k_batch, k_heads, k_len, k_dim) = q.shape, k.shape
+        v_batch, v_heads, v_len, _ = v.shape
+        same = batch == k_batch == v_batch and dim == k_dim and k_heads == v_heads and k_len == v_len
+        if same and k_heads and heads % k_heads == 0:
+            return batch, heads, q_len, k_len
+    return _check_tensors(q, k, v)
+
+
+def _check_tensors(q: Any, k: Any, v: Any) -> Sizes:
+    """The same, question by question: for what `check_tensors` has no quick answer to."""
     for name, letters, x in (("q", "(B, H, Tq, D)", q), ("k", "(B, Hk, Tk, D)", k), ("v", "(B, Hk, Tk, Dv)", v)):
         if not isinstance(x, Tensor):
             raise checks.type_error(name, f"a tensor of shape {letters}", x)
@@ -51,13 +64,13 @@ def check_tensors(q: Any, k: Any, v: Any) -> Sizes:
         raise checks.value_error("v", expected, f"shape {checks.shape_text(v.shape)}")
     if (k_heads == 0 and heads != 0) or (k_heads != 0 and heads % k_heads != 0):
         raise checks.value_error("q", f"heads H in a multiple of the heads of k, {k_heads}", f"H = {heads}")
-    return Sizes(batch, heads, q_len, k_len)
+    return batch, heads, q_len, k_len
 
 
-def check_memory(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_memory(name: str, *tensors: Tensor | None) -> None:
     """Raise for a tensor whose storage was freed (`untyped_storage().resize_(0)`): reading it would end the process."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.data_ptr() == 0 and x.numel() and not x._is_zerotensor():
+    for x in tensors:
+        if x is not None and x.data_ptr() == 0 and x.numel():
             raise checks.value_error(name, "a tensor with its numbers in memory", "one whose storage was freed")
 
 
@@ -69,10 +82,9 @@ def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and mask.dtype not in FLOATING):
         raise checks.type_error("mask", expected, mask)
     _check_storage("mask", mask)
-    wanted = tuple(sizes)
-    trailing = wanted[max(0, 4 - mask.dim()) :]
+    trailing = sizes[max(0, 4 - mask.dim()) :]
     if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
-        text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(wanted)}"
+        text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(sizes)}"
         raise checks.value_error("mask", text, checks.shape_text(mask.shape))
     return mask
 
@@ -87,10 +99,11 @@ def check_scale(scale: Any, dtype: torch.dtype) -> float | None:
     return number
 
 
-def check_flag(name: str, flag: Any) -> None:
-    """Raise unless the flag is True or False: any other value may not mean what it looks like ("no" is true)."""
-    if flag is not True and flag is not False:
-        raise checks.type_error(name, "True or False", flag)
+def check_flags(return_lse: Any, return_weights: Any) -> None:
+    """Raise unless both are True or False: any other value may not mean what it looks like ("no" is true)."""
+    for name, flag in (("return_lse", return_lse), ("return_weights", return_weights)):
+        if flag is not True and flag is not False:
+            raise checks.type_error(name, "True or False", flag)
 
 
 def check_start(q_start: Any, batch: int) -> Tensor | None:
@@ -109,13 +122,58 @@ def check_start(q_start: Any, batch: int) -> Tensor | None:
     return q_start
 
 
-def refuse_unbuilt(bias: Any, softcap: Any, sinks: Any, dropout_p: Any) -> None:
-    """Arguments of the contract whose kernels come later: refused by name, never ignored."""
-    for name, value in (("bias", bias), ("softcap", softcap), ("sinks", sinks)):
-        if value is not None:
-            raise NotImplementedError(checks.message(name, "None (not built yet)", checks.describe(value)))
-    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)) or dropout_p != 0.0:
-        raise NotImplementedError(checks.message("dropout_p", "0.0 (not built yet)", checks.describe(dropout_p)))
+def check_bias(bias: Any, sizes: Sizes) -> Parts | None:
+    """The parts of the bias, when it is one and fits; None stays None."""
+    if bias is None:
+        return None
+    if not isinstance(bias, Bias):
+        raise checks.type_error("bias", "None or a Bias (mmha.bias; Additive(x) makes one of a tensor)", bias)
+    bias.fit(*sizes)
+    parts = bias.parts()
+    for x in (parts.slopes, parts.table, *parts.additives):
+        if x is not None:
+            _check_storage("bias", x)
+    return parts
+
+
+def check_softcap(softcap: Any) -> float | None:
+    """The softcap: None, or a number > 0 whose inverse float32 can hold too."""
+    if softcap is None:
+        return None
+    expected = f"None or a number from {1 / MAX_SOFTCAP:.0e} to {MAX_SOFTCAP:.0e}"
+    number = _number("softcap", softcap, expected)
+    if not 1 / MAX_SOFTCAP <= number <= MAX_SOFTCAP:
+        raise checks.value_error("softcap", expected, str(number))
+    return number
+
+
+def check_sinks(sinks: Any, heads: int) -> Tensor | None:
+    """The sinks: None, or a float tensor (H,). What is in it is looked at where attention is computed."""
+    if sinks is None:
+        return None
+    if not isinstance(sinks, Tensor) or sinks.dtype not in FLOATING:
+        raise checks.type_error("sinks", "None or a float tensor (H,)", sinks)
+    _check_storage("sinks", sinks)
+    checks.shape_is("sinks", sinks, (heads,), "(H,)")
+    return sinks
+
+
+def check_dropout(dropout_p: Any) -> float:
+    """The share of weights to drop: a number from 0 to 1."""
+    expected = "a number from 0 to 1"
+    number = _number("dropout_p", dropout_p, expected)
+    if not 0.0 <= number <= 1.0:
+        raise checks.value_error("dropout_p", expected, str(number))
+    return number
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    """The value as a float, NaN and infinities included; a bool or a tensor is refused."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or checks.is_tensor(value) or not isinstance(value, numbers.Real):
+        raise checks.type_error(name, expected, value)
+    return float(value)
 
 
 def _check_storage(name: str, x: Tensor) -> None:

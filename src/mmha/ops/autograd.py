@@ -2,147 +2,140 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mmha.ops import operators
-
-OPS = torch.ops.mmha
-NO_VMAP = "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
-_ORDINARY = (Tensor, torch.nn.Parameter)
+from mmha.ops import library, operators
+from mmha.ops.call import Call
+from mmha.ops.watch import is_direct, is_transformed
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-    """`mmha::attention_forward`, past the dispatcher where nobody is watching: that halves the cost of a small call."""
-    if is_direct(q, k, v):
-        if _wants_graph(q, k, v):
-            return _Attention.apply(True, q, k, v, *mask)  # type: ignore[no-untyped-call]
-        return operators.forward(q, k, v, *mask)
-    if _transformed():
-        return _TransformedAttention.apply(False, q, k, v, *mask)  # type: ignore[no-untyped-call]
-    return OPS.attention_forward.default(q, k, v, *mask)
+class Way(NamedTuple):
+    """A forward operator and its backward, the functions beneath them, and how many results are for the caller."""
+
+    forward: Any
+    backward: Any
+    run: Callable[..., Any]
+    gradients: Callable[..., Any]
+    results: int
 
 
-def reference_attention(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-    """`mmha::attention_reference_forward`."""
-    op = _TransformedReference.apply if _transformed() else OPS.attention_reference_forward.default
-    return op(q, k, v, *rest)  # type: ignore[no-untyped-call]
+State = tuple[Way, Call, bool]
+
+KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients, results=2)
+REFERENCE = Way(
+    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients,
+    results=3,
+)  # fmt: skip
 
 
-def is_direct(*tensors: Tensor) -> bool:
-    """Whether these are ordinary tensors and no compiler, tracer, mode, transform or profiler watches."""
-    return (
-        not torch.compiler.is_compiling()
-        and all(type(x) in _ORDINARY for x in tensors)
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.autograd.profiler._is_profiler_enabled
-        and not torch._C._is_tracing()
-    )
+def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: bool, want_lse: bool) -> Any:
+    """The results of the way's operator: out first, the second may be None when lse is not wanted.
+
+    direct: `watch.is_direct` of q, k and v; then the call goes past the dispatcher, which halves its cost when small.
+    """
+    parts = call.parts()
+    if direct and (not (parts or call.mask_tensors) or is_direct(*_given(parts, call.mask_tensors))):
+        if _wants_graph(q, k, v, parts):
+            return _apply_directly((way, call, want_lse), q, k, v, *parts)
+        return way.run(q, k, v, call, want_lse, False)
+    if is_transformed():
+        return _Transformed.apply((way, call, True), q, k, v, *parts)  # type: ignore[no-untyped-call]
+    return way.forward(q, k, v, False, *call)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-    """The autograd kernel of `mmha::attention_forward`."""
-    if _wants_graph(q, k, v):
-        return _Attention.apply(False, q, k, v, *mask)  # type: ignore[no-untyped-call]
-    return _below(OPS.attention_forward.default, q, k, v, *mask)
+def float_mask(mask: Tensor) -> list[Tensor]:
+    """`mmha::float_mask`: the visible pairs and the flags of a float mask."""
+    mask = mask.detach()
+    return list(operators.float_mask(mask) if is_direct(mask) else library.FLOAT_MASK(mask))
 
 
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-    """The autograd kernel of `mmha::attention_reference_forward`."""
-    return _Reference.apply(q, k, v, *rest)  # type: ignore[no-untyped-call]
+def _autograd_forward(way: Way) -> Callable[..., Any]:
+    """The autograd kernel of a forward operator."""
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Any:
+        call = Call(*rest)
+        if _wants_graph(q, k, v, call.parts()):
+            return _Watched.apply((way, call, True), q, k, v, *call.parts())  # type: ignore[no-untyped-call]
+        return _below(way.forward, q, k, v, for_backward, *call)
+
+    return kernel
 
 
-def backward(*args: Any) -> Any:
-    """The autograd kernel of `mmha::attention_backward`, whose results cannot be differentiated again."""
-    return _once(OPS.attention_backward.default, args)
+def _autograd_backward(way: Way) -> Callable[..., Any]:
+    """The autograd kernel of a backward operator, whose results cannot be differentiated again."""
+    return lambda *args: _once(way.backward, args)
 
 
-def reference_backward(*args: Any) -> Any:
-    """The autograd kernel of `mmha::attention_reference_backward`, whose results cannot be differentiated again."""
-    return _once(OPS.attention_reference_backward.default, args)
-
-
-class _Attention(torch.autograd.Function):
+# The arguments of each: (way, call, want_lse), q, k, v, and `call.parts()`, which autograd would not find in the call.
+class _Direct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, direct: bool, q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-        made = operators.forward(q, k, v, *mask) if direct else _below(OPS.attention_forward.default, q, k, v, *mask)
-        _keep(ctx, [q, k, v, *made], mask)
-        return made
-
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
-        saved, mask = _kept(ctx, 5)
-        if grad_out is None:
-            grad_out = torch.zeros_like(saved[3])
-        if not torch.is_grad_enabled() and is_direct(*saved, grad_out):
-            made = operators.backward(saved, grad_out, grad_lse, *mask)
-        else:
-            made = _watched(OPS.attention_backward.default, saved, grad_out, grad_lse, *mask)
-        return None, *made, None, None, None, None
-
-
-class _Reference(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Any:
-        made = _below(OPS.attention_reference_forward.default, q, k, v, additive, weights, *mask)
-        if not weights:
-            ctx.mark_non_differentiable(made[2])
-        _keep(ctx, [q, k, v, *made[:2], additive], mask)
-        return made
+    def forward(ctx: Any, state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, want_lse = state
+        made = way.run(q, k, v, call)
+        _keep(ctx, way, call, (q, k, v), made)
+        if want_lse or way is REFERENCE:
+            return made[: way.results]
+        return made[:1]  # a result less, a microsecond less
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        (*saved, additive), mask = _kept(ctx, 6)
-        wanted = ctx.needs_input_grad[3]
-        made = _watched(OPS.attention_reference_backward.default, saved, additive, list(grads), wanted, *mask)
-        return *made[:3], made[3] if wanted else None, None, None, None, None, None
+        return _flow_back(ctx, grads)
+
+
+#: `Function.apply` without its preparations for torch.func, for calls outside of it: they cost 5 microseconds.
+_apply_directly: Callable[..., Any] = super(torch.autograd.Function, _Direct).apply
+
+
+class _Watched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, _ = state
+        made = _below(way.forward, q, k, v, True, *call)
+        _keep(ctx, way, call, (q, k, v), made)
+        ctx.mark_non_differentiable(*made[way.results :])
+        return made
+
+    backward = _Direct.backward
 
 
 # torch.func asks for a forward without a context. Outside of it that form costs 40 microseconds a call more.
 class _Transformed(torch.autograd.Function):
     @staticmethod
+    def forward(state: State, q: Tensor, k: Tensor, v: Tensor, *parts: Any) -> Any:
+        way, call, _ = state
+        return _below(way.forward, q, k, v, True, *call.with_parts(parts))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        (way, call, _), q, k, v, *parts = inputs
+        _keep(ctx, way, call.with_parts(parts), (q, k, v), output)
+        ctx.mark_non_differentiable(*output[way.results :])
+
+    @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        raise RuntimeError(NO_VMAP)
+        raise RuntimeError(library.NO_VMAP)
+
+    backward = _Direct.backward
 
 
-class _TransformedAttention(_Transformed):
-    @staticmethod
-    def forward(direct: bool, q: Tensor, k: Tensor, v: Tensor, *mask: Any) -> Any:
-        return _below(OPS.attention_forward.default, q, k, v, *mask)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _keep(ctx, [*inputs[1:4], *output], inputs[4:])
-
-    backward = _Attention.backward
-
-
-class _TransformedReference(_Transformed):
-    @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-        return _below(OPS.attention_reference_forward.default, q, k, v, *rest)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        if not inputs[4]:
-            ctx.mark_non_differentiable(output[2])
-        _keep(ctx, [*inputs[:3], *output[:2], inputs[3]], inputs[5:])
-
-    backward = _Reference.backward
-
-
-class _Once(_Transformed):
+class _Once(torch.autograd.Function):
     @staticmethod
     def forward(op: Any, spec: Any, *leaves: Any) -> Any:
-        return _below(op, *pytree.tree_unflatten(list(leaves), spec))
+        *main, extras = _below(op, *pytree.tree_unflatten(list(leaves), spec))
+        return *main, *extras
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Nothing is kept: there is no way back."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise RuntimeError(library.NO_VMAP)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -152,22 +145,22 @@ class _Once(_Transformed):
         )
 
 
-def _watched(op: Any, *args: Any) -> Any:
-    """Call the operator; under torch.func past its dispatch, which cannot enter an autograd.Function from a kernel."""
-    return _once(op, args) if _transformed() else op(*args)
-
-
 def _once(op: Any, args: tuple[Any, ...]) -> Any:
-    leaves, spec = pytree.tree_flatten(args)  # autograd.Function does not see tensors inside lists
-    return _Once.apply(op, spec, *leaves)  # type: ignore[no-untyped-call]
+    """The backward operator, in a graph that ends there. autograd.Function does not see tensors inside lists."""
+    leaves, spec = pytree.tree_flatten(args)
+    made = _Once.apply(op, spec, *leaves)  # type: ignore[no-untyped-call]
+    return *made[:3], list(made[3:])
 
 
-def _transformed() -> bool:
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+def _wants_graph(q: Tensor, k: Tensor, v: Tensor, parts: tuple[Tensor | None, ...]) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    more = bool(parts) and any(x is not None and x.requires_grad for x in parts)
+    return q.requires_grad or k.requires_grad or v.requires_grad or more
 
 
-def _wants_graph(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+def _given(*tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    return [x for some in tensors for x in some if x is not None]
 
 
 def _below(op: Any, *args: Any) -> Any:
@@ -175,12 +168,32 @@ def _below(op: Any, *args: Any) -> Any:
         return op(*args)
 
 
-def _keep(ctx: Any, tensors: list[Tensor | None], mask: tuple[Any, ...]) -> None:
+def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, Tensor, Tensor], made: Any) -> None:
+    """Save everything for the backward: tensors with autograd, which frees them with the graph, the rest as it is."""
+    call, tensors = call.taken_apart()
     ctx.set_materialize_grads(False)
-    mask_tensors, ctx.spec, q_start, ctx.scale = mask
-    ctx.save_for_backward(*tensors, q_start, *mask_tensors)
+    ctx.rest = way, call
+    ctx.save_for_backward(*inputs, made[0], made[1], made[2] if way is KERNELS else None, *tensors)
 
 
-def _kept(ctx: Any, count: int) -> tuple[list[Any], tuple[Any, ...]]:
-    tensors = list(ctx.saved_tensors)
-    return tensors[:count], (tensors[count + 1 :], ctx.spec, tensors[count], ctx.scale)
+def _flow_back(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
+    """None for the state, and the gradients of q, k, v and of the parts of the call."""
+    way, call = ctx.rest
+    *saved, more = (tensors := ctx.saved_tensors)[:6]  # asked for once: a checkpoint computes them anew each time
+    saved += [] if more is None or not more.numel() else [more]
+    call, wanted = call.put_together(tensors[6:]), ctx.needs_input_grad[4:]
+    three = (*grads, None, None)[:3]
+    if not torch.is_grad_enabled() and is_direct(*_given(saved, call.parts(), call.mask_tensors, grads)):
+        made = way.gradients(saved, three, wanted, call)
+    else:
+        args = saved, *three, list(wanted), *call
+        # torch.func cannot enter an autograd.Function from the operator's own kernel.
+        made = _once(way.backward, args) if is_transformed() else way.backward(*args)
+    *main, extras = made
+    rest = iter(extras)
+    return None, *main, *(next(rest) if want else None for want in wanted)
+
+
+for _way in (KERNELS, REFERENCE):
+    library.LIBRARY.impl(_way.forward.name(), _autograd_forward(_way), "Autograd")
+    library.LIBRARY.impl(_way.backward.name(), _autograd_backward(_way), "Autograd")

@@ -1,77 +1,142 @@
-"""Where tensors meet the compiled kernels: they go down as pointers, sizes and strides that are checked here."""
+"""Where tensors meet the compiled kernels: they go down as addresses, sizes and strides that are checked here.
+
+A tensor that comes here is what its memory says: a negative bit, a zero tensor and the like were resolved by torch's
+dispatcher, past which only plain tensors go (`watch.is_direct`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmha import _kernels, checks, masks
+from mmha.ops.call import Call
+from mmha.ops.extras import DTYPES, Extras, make_extras
 
 MAX_HEAD_DIM = 512
 
+Results = tuple[Tensor, Tensor | None, Tensor | None]
 TensorArg = tuple[int, tuple[int, int, int, int], tuple[int, int, int]]
 
 
-def sizes_of(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:
-    """(B, H, Tq, Tk)."""
-    return q.shape[0], q.shape[1], q.shape[2], k.shape[2]
+class Backward(NamedTuple):
+    """What every backward kernel starts from: a problem, and per row of it lse and delta, float32 (B, H, Tq)."""
+
+    plan: masks.Plan
+    dtype: int
+    saved: _kernels.Saved
+    scale: float
+    extras: Extras | None
+    threads: int
+    lse: Tensor
+    delta: Tensor
 
 
-def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the kernels take this problem: float32, no empty dimension, head sizes up to 512."""
-    if q.dtype not in (torch.float32, torch.float64):
-        raise TypeError(checks.message("q", "dtype float32 or float64 for the operator", str(q.dtype)))
-    narrow = q.shape[3] <= MAX_HEAD_DIM and v.shape[3] <= MAX_HEAD_DIM
-    return q.dtype == torch.float32 and narrow and 0 not in q.shape and 0 not in v.shape
+def has_kernel(q: Tensor, v: Tensor) -> bool:
+    """Whether the kernels take this problem: not float64, no empty dimension, head sizes up to 512."""
+    if q.dtype not in DTYPES:
+        if q.dtype != torch.float64:
+            raise TypeError(checks.message("q", "dtype float32, bfloat16, float16 or float64", str(q.dtype)))
+        return False
+    q_shape, v_shape = q.shape, v.shape
+    return 0 not in q_shape and 0 not in v_shape and q_shape[3] <= MAX_HEAD_DIM and v_shape[3] <= MAX_HEAD_DIM
 
 
-def default_scale(q: Tensor, scale: float | None) -> float:
-    """`scale`, or 1 / sqrt(D); with D = 0 every score is 0 and any finite scale is right."""
-    return 1.0 / math.sqrt(max(q.shape[3], 1)) if scale is None else scale
+def forward(
+    plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
+) -> Results:
+    """out (B, H, Tq, Dv) in the dtype of q; lse, float32 (B, H, Tq), when wanted; and what backward needs besides.
 
-
-def forward(plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """out (B, H, Tq, Dv) and lse (B, H, Tq), float32."""
-    q, k, v = _plain_rows(q), _plain_rows(k), _plain_rows(v)
-    out = q.new_empty((*q.shape[:3], v.shape[3]))
-    lse = q.new_empty(q.shape[:3])
-    threads = torch.get_num_threads()
-    _kernels.forward(plan.native, 0, _arg(q), _arg(k), _arg(v), _arg(out), 0, lse.data_ptr(), scale, None, threads)
-    return out, lse
+    That is, in half precision, the residual: what rounding took away from out, in its dtype and shape. Backward
+    multiplies the gradient of out by the two of them; by out alone the product would be too coarse.
+    """
+    (q, at_q), (k, at_k), (v, at_v) = _rows(q), _rows(k), _rows(v)
+    batch, heads, q_len, dim = at_q[1]
+    width = at_v[1][3]
+    out = q.new_empty(batch, heads, q_len, width)
+    at_out = out.data_ptr(), (batch, heads, q_len, width), (heads * q_len * width, q_len * width, width)
+    lse = q.new_empty(batch, heads, q_len, dtype=torch.float32) if want_lse else None
+    residual = torch.empty_like(out) if for_backward and out.dtype != torch.float32 else None
+    scale = 1.0 / math.sqrt(dim) if call.scale is None else call.scale
+    extras = make_extras(call, batch)
+    _kernels.forward(
+        plan.native, DTYPES[q.dtype], at_q, at_k, at_v, at_out, 0 if residual is None else residual.data_ptr(),
+        0 if lse is None else lse.data_ptr(), scale, None if extras is None else extras.native,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out, lse, residual
 
 
 def backward(
-    plan: masks.Plan,
-    inputs: tuple[Tensor, ...],
-    results: tuple[Tensor, Tensor],
-    grads: tuple[Tensor, Tensor | None],
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv from (q, k, v), (out, lse) and their gradients."""
-    q, k, v = (_plain_rows(x) for x in inputs)
-    out, grad_out = _plain_rows(results[0]), _plain_rows(grads[0])
-    lse = results[1].contiguous()
-    threads = torch.get_num_threads()
+    plan: masks.Plan, saved: Sequence[Tensor], grads: tuple[Tensor, Tensor | None], wanted: Sequence[bool], call: Call
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """dq, dk, dv, and of `call.differentiable()` the gradients that are wanted.
+
+    saved: q, k, v, and out, lse and residual of `forward` (the last only if there was one); grads: of out and of lse.
+    """
+    (q, at_q), (k, at_k), (v, at_v), grad_out = *map(_rows, saved[:3]), _rows(grads[0])
+    lse, dtype, threads = saved[4].contiguous(), DTYPES[q.dtype], torch.get_num_threads()
+    out, residual = saved[3].contiguous(), saved[5].contiguous() if len(saved) > 5 else None
     # With lse an output as well: ds = p * (dp - sum(p * dp) + grad_lse), and the kernels subtract one number per row.
-    delta = q.new_empty(lse.shape)
-    _kernels.row_dot(0, _arg(out), 0, _arg(grad_out), delta.data_ptr(), threads)
+    delta = torch.empty_like(lse)
+    _kernels.row_dot(dtype, _rows(out)[1], _address(residual), grad_out[1], delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
-    made = q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape)
-    saved = _arg(q), _arg(k), _arg(v), lse.data_ptr(), delta.data_ptr(), _arg(grad_out)
-    dq, dk, dv = (_arg(x) for x in made)
-    _kernels.backward(plan.native, 0, saved, (dq, dk, dv), scale, None, threads)
-    return made
+    made = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    extras = make_extras(call, q.shape[0])
+    scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
+    native: _kernels.Saved = (at_q, at_k, at_v, lse.data_ptr(), delta.data_ptr(), grad_out[1])
+    outputs = _rows(made[0])[1], _rows(made[1])[1], _rows(made[2])[1]
+    _kernels.backward(plan.native, dtype, native, outputs, scale, None if extras is None else extras.native, threads)
+    if not any(wanted):
+        return *made, []
+    return *made, _more(Backward(plan, dtype, native, scale, extras, threads, lse, delta), wanted, call)
 
 
-def _plain_rows(x: Tensor) -> Tensor:
-    """The tensor as the kernels read it: real numbers in memory, the last dimension contiguous."""
-    if x.is_neg() or x._is_zerotensor():  # promises about numbers that are not in memory
-        x = x.clone().resolve_neg()
-    return x if x.stride(3) == 1 else x.contiguous()
+def _more(of: Backward, wanted: Sequence[bool], call: Call) -> list[Tensor]:
+    """The wanted gradients of `call.differentiable()`, each in the dtype and shape of its tensor."""
+    assert of.extras is not None
+    parts, heads = call.differentiable(), of.lse.shape[1]
+    slopes, table, sinks, *additives = (
+        of.lse.new_zeros(_layout(n, x, heads)) if want and x is not None else None
+        for n, (want, x) in enumerate(zip(wanted, parts, strict=True))
+    )
+    before = of.plan.native, of.dtype, of.saved, of.scale, of.extras.native
+    if slopes is not None or table is not None:
+        _kernels.table_gradient(*before, _address(table), _address(slopes), of.threads)
+    if sinks is not None:
+        dims = of.lse.shape[0], heads, of.lse.shape[2]
+        lse, delta, given = of.lse.data_ptr(), of.delta.data_ptr(), _address(of.extras.sinks)
+        _kernels.sink_gradient(lse, delta, given, dims, sinks.data_ptr())
+    for made in additives:
+        if made is not None:
+            b, h, t, j = made.shape
+            _kernels.additive_gradient(*before, made.data_ptr(), (b, h, t, j), of.threads)
+    if table is not None and call.table is not None and call.table.shape[0] == 1:
+        table = table.sum(0, keepdim=True)
+    found = zip((slopes, table, sinks, *additives), parts, strict=True)
+    return [made.view(x.shape).to(x.dtype) for made, x in found if made is not None and x is not None]
 
 
-def _arg(x: Tensor) -> TensorArg:
-    return x.data_ptr(), x.shape, x.stride()[:3]  # type: ignore[return-value]
+def _layout(n: int, x: Tensor, heads: int) -> tuple[int, ...]:
+    """How the kernels lay out the gradient of the n-th of `Call.differentiable()`: slopes, table, sinks, additives."""
+    if n == 1:
+        return heads, x.shape[1]
+    return tuple(x.shape) if n < 3 else (1,) * (4 - x.dim()) + tuple(x.shape)
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _rows(x: Tensor) -> tuple[Tensor, TensorArg]:
+    """The tensor as the kernels read it, its last dimension contiguous; and what they are told, good while it lives."""
+    b, h, t, step = x.stride()
+    if step != 1:
+        x = x.contiguous()
+        b, h, t, _ = x.stride()
+    return x, (x.data_ptr(), x.shape, (b, h, t))  # type: ignore[return-value]

@@ -1,8 +1,9 @@
 """The operators torch knows attention by, so that autograd, torch.compile and torch.export carry it through.
 
-`mmha::attention_forward` and its backward run the kernels; `mmha::attention_reference_forward` and its backward also
-take an additive tensor and return the weights. A mask crosses as its notation and its tensors. Registered with
-`Library.define` and `impl`: a call through `torch.library.custom_op` costs three times as much.
+`mmha::attention_forward` and its backward run the kernels; its third result is for the backward alone. The third of
+`mmha::attention_reference_forward` is the weights. `mmha::float_mask` looks at a float mask. A mask crosses as its
+notation and its tensors. Registered with `Library.define` and `impl`: a call through `torch.library.custom_op` costs
+three times as much.
 """
 
 from __future__ import annotations
@@ -11,34 +12,43 @@ from typing import Any
 
 import torch
 
-from mmha.ops import autograd, operators
+from mmha.ops import operators
 
-_MASK = "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale"
+NO_VMAP = "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
+
+# The order of `mmha.ops.call.Call`.
+_CALL = (
+    "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale, Tensor? slopes, Tensor? table, "
+    "Tensor[] additives, Tensor? sinks, float? softcap, float dropout_p, Tensor? seed"
+)
+_FORWARD = f"(Tensor q, Tensor k, Tensor v, bool for_backward, {_CALL}) -> (Tensor, Tensor, Tensor)"
+_BACKWARD = (
+    "(Tensor[] saved, Tensor? grad_out, Tensor? grad_lse, Tensor? grad_weights, bool[] wanted, "
+    f"{_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
+)
 _SCHEMAS = {
-    "forward": f"(Tensor q, Tensor k, Tensor v, {_MASK}) -> (Tensor, Tensor)",
-    "backward": f"(Tensor[] saved, Tensor grad_out, Tensor? grad_lse, {_MASK}) -> (Tensor, Tensor, Tensor)",
-    "reference_forward": (
-        f"(Tensor q, Tensor k, Tensor v, Tensor? additive, bool weights, {_MASK}) -> (Tensor, Tensor, Tensor)"
-    ),
-    "reference_backward": (
-        f"(Tensor[] saved, Tensor? additive, Tensor?[] grads, bool additive_grad, {_MASK}) -> "
-        "(Tensor, Tensor, Tensor, Tensor)"
-    ),
+    "attention_forward": _FORWARD,
+    "attention_backward": _BACKWARD,
+    "attention_reference_forward": _FORWARD,
+    "attention_reference_backward": _BACKWARD,
+    "float_mask": "(Tensor mask) -> (Tensor, Tensor)",
 }
 
 #: Registrations live as long as this object.
 LIBRARY: Any = torch.library.Library("mmha", "FRAGMENT")  # type: ignore[no-untyped-call]
 
-for _name, _schema in _SCHEMAS.items():
-    LIBRARY.define(f"attention_{_name}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(f"attention_{_name}", getattr(operators, _name), "CPU")
-    LIBRARY.impl(f"attention_{_name}", getattr(autograd, _name), "Autograd")
-    torch.library.register_fake(f"mmha::attention_{_name}", getattr(operators, f"{_name}_like"), lib=LIBRARY)
-
 
 def _no_vmap(*_: Any) -> Any:
-    raise RuntimeError(autograd.NO_VMAP)
+    raise RuntimeError(NO_VMAP)
 
 
-for _name in _SCHEMAS:
-    torch.library.register_vmap(f"mmha::attention_{_name}", _no_vmap, lib=LIBRARY)
+def _register(name: str, schema: str) -> Any:
+    made = name.removeprefix("attention_")
+    LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(name, getattr(operators, made), "CPU")
+    torch.library.register_fake(f"mmha::{name}", getattr(operators, f"{made}_like"), lib=LIBRARY)
+    torch.library.register_vmap(f"mmha::{name}", _no_vmap, lib=LIBRARY)
+    return getattr(torch.ops.mmha, name).default
+
+
+FORWARD, BACKWARD, REFERENCE_FORWARD, REFERENCE_BACKWARD, FLOAT_MASK = [_register(*item) for item in _SCHEMAS.items()]

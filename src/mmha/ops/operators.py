@@ -1,7 +1,12 @@
-"""What each operator computes on CPU tensors, and what it returns (the `_like` functions) without computing it."""
+"""What each operator computes on CPU tensors, and what it returns (the `_like` functions) without computing it.
+
+`run` and `gradients` are what is beneath the operators; whoever calls them past torch's dispatcher has made sure that
+all tensors are in memory (`watch.is_direct`), as the operators do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,91 +14,148 @@ from torch import Tensor
 
 from mmha import reference
 from mmha.ops import kernels
-from mmha.ops.additive import check_values, visible_if_plain
+from mmha.ops.additive import check_numbers, split, split_like
 from mmha.ops.arguments import check_memory
-from mmha.ops.plans import PLAIN, PLANS, MaskCall
+from mmha.ops.call import FLOAT, Call
+from mmha.ops.plans import PLANS
 
-Pair = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]
-Four = tuple[Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
+Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+float_mask, float_mask_like = split, split_like
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, tensors: list[Tensor], spec: str, q_start: Tensor | None, scale: float | None
-) -> Pair:
-    check_memory(q, k, v)
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    if kernels.has_kernel(q, k, v):
-        return kernels.forward(PLANS.get(call), q, k, v, kernels.default_scale(q, scale))
-    out, lse, _ = reference.attention(q, k, v, reference.Rule(call.rows_visible(), scale=scale))
-    return out.to(q.dtype), lse.to(q.dtype)
+def run(
+    q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
+) -> kernels.Results:
+    """out, lse, and what backward needs besides, as `kernels.forward` has them: None stands for what nobody wants."""
+    if call.mask_tensors or call.parts():
+        call = _checked(call)
+    if kernels.has_kernel(q, v):
+        return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse, for_backward)
+    out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
+    return out.to(q.dtype), lse.to(_lse_dtype(q)), None
 
 
-def backward(
-    saved: list[Tensor], grad_out: Tensor, grad_lse: Tensor | None,
-    tensors: list[Tensor], spec: str, q_start: Tensor | None, scale: float | None,
-) -> Three:  # fmt: skip
-    q, k, v, out, lse = saved
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    if kernels.has_kernel(q, k, v):
-        plan = PLANS.get(call, backward=True)
-        return kernels.backward(plan, (q, k, v), (out, lse), (grad_out, grad_lse), kernels.default_scale(q, scale))
-    rule = reference.Rule(call.rows_visible(), scale=scale)
-    dq, dk, dv, *_ = reference.gradients(q, k, v, reference.Gradients(grad_out, grad_lse), rule)
-    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
+def run_reference(
+    q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
+) -> Three:
+    """out, lse and the weights."""
+    call = _checked(call)
+    out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
+    assert weights is not None
+    return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
 
 
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *mask: Any) -> Three:
-    check_memory(q, k, v)
-    if additive is not None:
-        check_values(additive)
-        visible = None if weights else visible_if_plain(additive)
-        if visible is not None:
-            return *forward(q, k, v, [visible], PLAIN, None, mask[3]), q.new_empty(0)
-    out, lse, made = reference.attention(q, k, v, _rule(q, k, additive, mask), return_weights=weights)
-    return out.to(q.dtype), lse.to(q.dtype), q.new_empty(0) if made is None else made.to(q.dtype)
+def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+    """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v and the results of `run`;
+    grads: of out, lse and weights."""
+    q, k, v, out = saved[:4]
+    if call.mask == FLOAT:
+        call = call.settled(keep=wanted[3])
+        wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
+    if not kernels.has_kernel(q, v):
+        return _reference_gradients(q, k, v, grads, wanted, call)
+    plan = PLANS.get(call.mask_call(q, k), backward=True)
+    grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
+    return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
 
 
-def reference_backward(
-    saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], additive_grad: bool, *mask: Any
-) -> Four:
-    q, k, v, out, _ = saved
-    if additive is not None and not additive_grad and grads[2] is None:
-        visible = visible_if_plain(additive)
-        if visible is not None:
-            grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
-            return *backward(saved, grad_out, grads[1], [visible], PLAIN, None, mask[3]), q.new_empty(0)
-    dq, dk, dv, added, *_ = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, additive, mask))
-    made = q.new_empty(0)
-    if additive is not None and additive_grad and isinstance(added, Tensor):
-        made = added.to(additive.dtype)
-    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), made
+def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+    """The same of out, lse and weights of `run_reference`."""
+    q, k, v = saved[:3]
+    return _reference_gradients(q, k, v, grads, wanted, call.settled(keep=True))
 
 
-def _rule(q: Tensor, k: Tensor, additive: Tensor | None, mask: tuple[Any, ...]) -> reference.Rule:
-    tensors, spec, q_start, scale = mask
-    call = MaskCall(spec, tensors, kernels.sizes_of(q, k), q_start)
-    return reference.Rule(call.rows_visible(), additive, scale)
+def forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
+    """`mmha::attention_forward`: as `run`, with an empty tensor for None."""
+    out, lse, more = run(q, k, v, _in_memory(q, k, v, Call(*rest)), True, for_backward)
+    assert lse is not None
+    return out, lse, more if more is not None else forward_like(q, k, v, for_backward)[2].zero_()
 
 
-def forward_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Pair:
-    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3])
+def reference_forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
+    """`mmha::attention_reference_forward`."""
+    return run_reference(q, k, v, _in_memory(q, k, v, Call(*rest)))
 
 
-def backward_like(saved: list[Tensor], *_: Any) -> Three:
+def backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """`mmha::attention_backward`."""
+    q, k, v = saved[:3]
+    return gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
+
+
+def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """`mmha::attention_reference_backward`."""
+    q, k, v = saved[:3]
+    return reference_gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
+
+
+def _checked(call: Call) -> Call:
+    """The call without FLOAT, when the numbers in it make sense."""
+    if call.sinks is not None:
+        check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)
+    for part in (call.slopes, call.table):
+        if part is not None:
+            check_numbers("bias", "slopes and a table of finite numbers", part.abs())
+    return call.settled()
+
+
+def _in_memory(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Call:
+    """The call, when all numbers are in memory."""
+    for name, x in (("q", q), ("k", k), ("v", v), ("sinks", call.sinks)):
+        check_memory(name, x)
+    check_memory("mask", *call.mask_tensors)
+    check_memory("bias", call.slopes, call.table, *call.additives)
+    return call
+
+
+def _reference_gradients(
+    q: Tensor, k: Tensor, v: Tensor, grads: Grads, wanted: Sequence[bool], call: Call
+) -> Gradients:
+    made = reference.gradients(q, k, v, reference.Gradients(*grads), _rule(q, k, call))
+    table = None if made.table is None or call.table is None else made.table.sum_to_size(call.table.shape)
+    extras = (made.slopes, table, made.sinks, *(made.additive or ()))
+    parts = zip(extras, call.differentiable(), wanted, strict=True) if any(wanted) else ()
+    more = [g.to(x.dtype) for g, x, want in parts if want and g is not None and x is not None]
+    return made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype), more
+
+
+def _rule(q: Tensor, k: Tensor, call: Call) -> reference.Rule:
+    dropout = None if call.seed is None else reference.Dropout(call.dropout_p, int(call.seed))
+    table = None if call.table is None else call.table.expand(q.shape[1], -1)
+    return reference.Rule(
+        visible=call.mask_call(q, k).rows_visible(), additive=tuple(call.additives) or None,
+        scale=call.scale, softcap=call.softcap, sinks=call.sinks, slopes=call.slopes, table=table,
+        q_start=call.q_start, dropout=dropout,
+    )  # fmt: skip
+
+
+def _lse_dtype(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def forward_like(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *_: Any) -> Three:
+    """What `forward` returns."""
+    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    lse = q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
+    rounds = for_backward and q.dtype in (torch.bfloat16, torch.float16)
+    return out, lse, q.new_empty(out.shape if rounds else 0)
+
+
+def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """What `backward` and `reference_backward` return."""
     q, k, v = (x.new_empty(x.shape) for x in saved[:3])
-    return q, k, v
+    wanted, call = rest[3], Call(*rest[4:])
+    parts = [x for x, want in zip(call.parts(), wanted, strict=True) if want and x is not None]
+    return q, k, v, [x.new_empty(x.shape) for x in parts]
 
 
-def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, weights: bool, *_: Any) -> Three:
-    made = q.new_empty((*q.shape[:3], k.shape[2])) if weights else q.new_empty(0)
-    return *forward_like(q, k, v), made
+def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
+    """What `reference_forward` returns."""
+    out, lse, _ = forward_like(q, k, v, False)
+    return out, lse, q.new_empty((*q.shape[:3], k.shape[2]))
 
 
-def reference_backward_like(
-    saved: list[Tensor], additive: Tensor | None, grads: list[Tensor | None], additive_grad: bool, *_: Any
-) -> Four:
-    wanted = additive is not None and additive_grad
-    return *backward_like(saved), additive.new_empty(additive.shape) if wanted and additive is not None else saved[
-        0
-    ].new_empty(0)
+reference_backward_like = backward_like

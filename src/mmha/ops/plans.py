@@ -56,10 +56,12 @@ class MaskCall(NamedTuple):
 
     def key(self) -> Hashable | None:
         """What the plan depends on; None when a tensor can neither be compared nor watched."""
+        start = None
+        if self.q_start is not None:
+            start = tuple(self.q_start.tolist()) if self.q_start.dim() else int(self.q_start)
+        if not self.tensors:
+            return self.spec, self.sizes, start
         keys = tuple([_tensor_key(x) for x in self.tensors])
-        start = (
-            None if self.q_start is None else tuple(self.q_start.tolist()) if self.q_start.dim() else int(self.q_start)
-        )
         return None if None in keys else (self.spec, self.sizes, start, keys)
 
     def watched(self) -> list[Tensor]:
@@ -81,13 +83,14 @@ class PlanCache:
         A caller's own large tensor may have been written through numpy, which leaves no trace: a forward call always
         lowers it anew, and only its backward uses what the forward call left here.
         """
-        key, watched = call.key(), call.watched()
+        key = call.key()
         if key is None:
             return call.lower()
+        watched = call.watched() if call.tensors else call.tensors
         if backward or call.spec != PLAIN or not watched:
             with self._lock:
                 plan, refs = self._plans.get(key, (None, []))
-                if plan is not None and all(ref() is x for ref, x in zip(refs, watched, strict=True)):
+                if plan is not None and (not watched or all(r() is x for r, x in zip(refs, watched, strict=True))):
                     self._plans.move_to_end(key)
                     return plan
         plan = call.lower()

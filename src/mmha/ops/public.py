@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from mmha.bias import Bias
 from mmha.masks import Mask
-from mmha.ops import arguments, autograd
+from mmha.ops import arguments, autograd, library
+from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
-
-_FULL = "Full()"
+from mmha.ops.watch import is_direct, is_forward_mode, is_transformed
 
 
 def attention(
@@ -21,10 +21,10 @@ def attention(
     v: Tensor,
     mask: Mask | Tensor | None = None,
     *,
-    bias: None = None,
+    bias: Bias | None = None,
     scale: float | None = None,
-    softcap: None = None,
-    sinks: None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
     dropout_p: float = 0.0,
     q_start: int | Tensor | None = None,
     return_lse: bool = False,
@@ -32,34 +32,44 @@ def attention(
 ) -> Any:
     """Scaled dot-product attention over the visible keys of each query, without a Tq x Tk tensor.
 
-    s[i, j] = scale * q[i] . k[j];  out[i] = sum_j softmax_j(s[i, j]) v[j], both over the keys j visible to row i only.
+    x[i, j] = scale * q[i] . k[j], with softcap: softcap * tanh(x[i, j] / softcap);  s[i, j] = x[i, j] + bias[i, j];
+    lse[i] = log(sum_j exp(s[i, j]) + exp(sinks));  w[i, j] = exp(s[i, j] - lse[i]);  out[i] = sum_j drop(w[i, j]) v[j];
+    all sums are over the keys j visible to row i only, and drop(w) is 0 or w / (1 - dropout_p).
 
     Args:
-        q: (B, H, Tq, D). float32, bfloat16 and float16 are computed in float32, float64 in float64.
+        q: (B, H, Tq, D). float32; bfloat16 and float16, whose sums are kept in float32; float64, the slow reference.
         k: (B, Hk, Tk, D), the dtype of q; H a multiple of Hk, query head h reads key head h // (H / Hk).
         v: (B, Hk, Tk, Dv), the dtype of q.
         mask: a `mmha.masks.Mask`; or a bool tensor, True = visible, or a float tensor added to the scores (-inf hides),
             broadcastable to (B, H, Tq, Tk). None = everything is visible.
+        bias: a `mmha.bias.Bias`, added to the scores: `ALiBi`, `Relative`, `Additive` and sums of them. It keeps its
+            own dtype (float64 is rounded to float32 unless q is float64). A pair whose additive is -inf is hidden.
         scale: a finite number; None = 1 / sqrt(D).
+        softcap: a number from 1e-30 to 1e30 that bounds the scores before the bias is added; None = none.
+        sinks: float (H,), a score without a value in the softmax of every row of a head; -inf = none there.
+        dropout_p: the share of weights to drop, 0 to 1, whenever it is given: there is no training mode here. What is
+            dropped follows from a seed, drawn from torch's CPU generator, and the place (b, h, i, j).
         q_start: position of the first query: an int, or an int tensor (B,); None = Tk - Tq, so that the last query
-            stands at the last key. Negative positions are legal. Only masks that speak of positions depend on it.
+            stands at the last key. Negative positions are legal. Only masks and biases that speak of positions depend
+            on it.
         return_lse: also return the natural logarithm of the softmax's denominator.
-        return_weights: also return the weights; this alone takes O(Tq * Tk) memory; through the slow reference.
-        bias, softcap, sinks, dropout_p: not built yet.
+        return_weights: also return the weights, those before dropout; through the slow reference, in O(Tq * Tk) memory.
 
     Returns:
         out (B, H, Tq, Dv) in the dtype of q; or the tuple of out, lse (B, H, Tq; float32, float64 for float64) and
-        weights (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v and a float
-        mask. A row that sees nothing gives out 0, weights 0, lse -inf and gradients 0. NaN or Inf at a hidden pair
-        has no effect. Under autocast q, k and v are cast to its dtype, as torch's own attention does.
+        weights (B, H, Tq, Tk), as asked for, in this order. All are differentiable, once, in q, k, v, a float mask, the
+        tensors of the bias and sinks. A row that sees nothing gives out 0, weights 0, lse -inf and gradients 0, with
+        sinks too. NaN or Inf at a hidden pair has no effect. Under autocast q, k and v are cast to its dtype, as
+        torch's own attention does; the bias and sinks are not.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came, before anything is computed.
-        NotImplementedError: for an argument that is not built yet, a tensor that is not on the CPU, and for
-            forward-mode derivatives.
+        NotImplementedError: for a tensor that is not on the CPU, and for forward-mode derivatives.
         RuntimeError: for a derivative of a derivative, and for torch.vmap.
 
     Source: Vaswani et al. 2017, equation 1; computed as in Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
+    softcap: Gemma Team 2024 (Gemma 2), section 2; sinks: OpenAI 2025, gpt-oss model card; dropout: Srivastava et al.
+    2014.
 
     >>> import torch, mmha
     >>> from mmha.masks import Causal, Window
@@ -67,43 +77,56 @@ def attention(
     >>> out, lse = mmha.attention(q, k, v, Causal() & Window(3), return_lse=True)
     >>> tuple(out.shape), tuple(lse.shape)
     ((2, 6, 5, 4), (2, 6, 5))
+    >>> out = mmha.attention(q, k, v, Causal(), bias=mmha.bias.ALiBi.standard(6), softcap=30.0, sinks=torch.zeros(6))
     """
-    arguments.refuse_unbuilt(bias, softcap, sinks, dropout_p)
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
-    sizes = arguments.check_tensors(q, k, v)
-    mask = arguments.check_mask(mask, sizes)
-    scale = arguments.check_scale(scale, q.dtype)
-    arguments.check_flag("return_lse", return_lse)
-    arguments.check_flag("return_weights", return_weights)
-    start = arguments.check_start(q_start, sizes.batch)
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    direct = is_direct(q, k, v)
+    sizes = arguments.check_tensors(q, k, v, direct)
+    if mask is not None:
+        mask = arguments.check_mask(mask, sizes)
+    parts = None if bias is None else arguments.check_bias(bias, sizes)
+    if scale is not None:
+        scale = arguments.check_scale(scale, q.dtype)
+    if softcap is not None:
+        softcap = arguments.check_softcap(softcap)
+    if sinks is not None:
+        sinks = arguments.check_sinks(sinks, sizes[1])
+    if type(dropout_p) is not float or dropout_p:
+        dropout_p = arguments.check_dropout(dropout_p)
+    arguments.check_flags(return_lse, return_weights)
+    start = None if q_start is None else arguments.check_start(q_start, sizes[0])
+    if not direct and is_forward_mode():
         raise NotImplementedError("mmha.attention: forward-mode derivatives (jvp) are not available")
-    dtype = q.dtype
-    if dtype in (torch.bfloat16, torch.float16):
-        q, k, v = q.float(), k.float(), v.float()
-    spec, tensors, additive = _flatten(mask)
-    weights = None
-    if additive is None and not return_weights:
-        out, lse = autograd.attention(q, k, v, tensors, spec, start, scale)
-    else:
-        out, lse, weights = autograd.reference_attention(q, k, v, additive, return_weights, tensors, spec, start, scale)
-    results = [out if out.dtype == dtype else out.to(dtype)]
+    spec, tensors, additives = (FULL, [], []) if mask is None else _flatten(mask)
+    slopes = table = None
+    if parts is not None:
+        slopes, table, additives = parts.slopes, parts.table, [*additives, *parts.additives]
+    seed = _seed() if dropout_p else None
+    call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
+    results = autograd.attention(
+        autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call, direct, return_lse
+    )
     if return_lse:
-        results.append(lse)
-    if weights is not None and return_weights:
-        results.append(weights.to(dtype))
-    return results[0] if len(results) == 1 else tuple(results)
+        return tuple(results[: 3 if return_weights else 2])
+    return (results[0], results[2]) if return_weights else results[0]
 
 
-def _flatten(mask: Mask | Tensor | None) -> tuple[str, list[Tensor], Tensor | None]:
-    """The mask as an operator takes it: notation, tensors, and an additive tensor."""
-    if mask is None:
-        return _FULL, [], None
+def _flatten(mask: Mask | Tensor) -> tuple[str, list[Tensor], list[Tensor]]:
+    """The mask as an operator takes it: notation, tensors, and what it adds to the scores."""
     if isinstance(mask, Tensor):
-        return (PLAIN, [mask], None) if mask.dtype == torch.bool else (_FULL, [], mask)
-    spec, tensors = mask.flatten()
-    return spec, tensors, None
+        return (PLAIN, [mask], []) if mask.dtype == torch.bool else (FLOAT, autograd.float_mask(mask), [mask])
+    return *mask.flatten(), []
+
+
+def _seed() -> Tensor:
+    """The seed of one call's dropout, from torch's generator: `torch.manual_seed` settles it, checkpoints replay it."""
+    try:
+        return torch.randint((1 << 63) - 1, (1,), dtype=torch.int64, device="cpu")
+    except RuntimeError:
+        if is_transformed():  # torch.vmap refuses to draw, and says how to allow it; but the operator could not follow
+            raise RuntimeError(library.NO_VMAP) from None
+        raise
 
 
 def _autocast(x: Any) -> Any:
