@@ -116,10 +116,10 @@ def probe_fma(threads: int) -> float:
 
 
 def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
-    """Time one case against torch for about `seconds`, at least 5 rounds (3 where they are long), probing the machine before and after.
+    """Time one case against torch for about `seconds`, at least 5 rounds (3 where they are long).
 
-    threads: unless the case has its own number. A probe can only fall short of what the machine can do, so that the
-    best one counts; `limit` is the best so far.
+    threads: unless the case has its own number. The machine is probed before and after: a probe can only fall short of
+    what it can do, so that the best one counts; `limit` is the best so far.
 
     Raises:
         RuntimeError: mmha and torch do not agree on the result.
