@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mmha.bench.table import CASES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -28,6 +30,16 @@ def test_figures_in_the_readme_are_those_of_the_run_beside_it() -> None:
     section = runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))["section"]
     run = json.loads(results.read_text(encoding="utf-8"))
     assert f"<!-- bench -->\n{section(run)}\n<!-- /bench -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_figures_in_the_readme_are_rows_of_the_table() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))
+    cases = {case.name: case for case in CASES}
+    assert len(script["SHOWN"]) == len(set(script["SHOWN"])) <= 22
+    shown = [cases[name] for name in script["SHOWN"]]
+    assert {case.family for case in shown} == {case.family for case in CASES}
+    assert {case.kind for case in shown} <= set(script["KINDS"])
+    assert [case.name for case in shown if case.threads] == [shown[-1].name]  # the sentence above the table says so
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -10,7 +10,7 @@ import pytest
 
 from mmha.cli import app
 
-SHORT = ["--filter", "causal 512", "--seconds", "0", "--threads", "1"]
+SHORT = ["--filter", "masks causal 512 f32", "--seconds", "0", "--threads", "1"]
 
 
 def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,17 +19,22 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert said.err == ""
-    assert max(map(len, lines[:6])) <= 80
-    assert [line.split()[:4] for line in lines[4:6]] == [[d, "causal", "512", "64"] for d in ("forward", "backward")]
-    assert lines[6:] == [f"wrote {results}", f"wrote {picture}"]
+    assert max(map(len, lines[:8])) <= 80
+    assert [lines[4], lines[6]] == ["masks: forward", "masks: backward"]
+    assert [line.split()[:5] for line in (lines[5], lines[7])] == [["causal", "1x8", "512", "64", "f32"]] * 2
+    assert lines[8:] == [f"wrote {results}", f"wrote {picture}"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
     run = json.loads(results.read_text(encoding="utf-8"))
     assert run["limits"]["threads"] == 1
     assert run["machine"]["kernels"]["isa"]
+    assert [row["limit_gflops"] for row in run["rows"]] == [round(run["limits"]["fma_gflops"], 2)] * 2
     forward, backward = run["rows"]
     pairs = 8 * 512 * 513 // 2
     assert (forward["useful_flop"], backward["useful_flop"]) == (4 * 64 * pairs, 10 * 64 * pairs)
+    assert forward["name"] == "masks forward causal 512 f32 1x8 d64"
+    shape = {"batch": 1, "heads": 8, "kv_heads": 8, "q_len": 512, "k_len": 512, "dim": 64}
+    assert (forward["sizes"], forward["dtype"], forward["threads"]) == (shape, "float32", 1)
     for row in run["rows"]:
         assert row["torch_ms"] == pytest.approx(statistics.median(row["torch_samples_ms"]), abs=1e-3)
         assert row["mmha_ms"] == pytest.approx(statistics.median(row["mmha_samples_ms"]), abs=1e-3)
@@ -37,6 +42,7 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert row["gflops"] == pytest.approx(row["useful_flop"] / row["mmha_ms"] / 1e6, rel=1e-2)
         assert row["share_of_limit"] == pytest.approx(row["gflops"] / row["limit_gflops"], rel=1e-2)
         assert row["rounds"] == len(row["mmha_samples_ms"]) == len(row["torch_samples_ms"]) == 5
+        assert row["calls_a_round"] == 1
 
 
 @pytest.mark.parametrize(
@@ -44,11 +50,11 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     [
         (["--filter", "forwrad"], "`filter`: expected words out of: "),
         (["--filter", "forwrad"], "got 'forwrad'; did you mean 'forward'?"),
-        (["--quick", "--filter", "8192"], "got '8192'"),
+        (["--quick", "--filter", "4096"], "got '4096'"),
         (["--json", "no-such-folder/a.json"], "no-such-folder: no such folder, for --json a.json"),
         (["--plot", "no-such-folder/a.png"], "no-such-folder: no such folder, for --plot a.png"),
         (["--json", "."], ".: expected a file for --json, got a folder"),
-        (["--filter", "forward 8192 causal"], "`filter`: expected words that stand together in a row of mmha bench"),
+        (["--filter", "documents 8192"], "`filter`: expected words that stand together in a row of mmha bench"),
         (["--plot", "a.xyz"], "`--plot`: expected a file ending in "),
         (["--threads", "-1"], "--threads"),
     ],

@@ -1,135 +1,146 @@
-"""What is measured: one `Case` per row of the table, with the ratio to torch that is aimed at.
+"""What a row of the table is: a `Case` with its sizes and the ratio to torch that is aimed at. No torch in here.
 
-The rows are those of the design's speed table that exist so far: float32, forward and backward, one batch of 8 heads.
-Useful work counts visible pairs only, so a masked row is not flattered by work that nobody needs:
-a pair costs 2·D operations for its score and 2·D for its value; backward five such products instead of two.
+The rows themselves stand in `table`, the mask of each kind in `patterns`. Useful work counts visible pairs only, so a
+masked row is not flattered by work that nobody needs: a pair costs 2·D operations for its score and 2·D for its value;
+backward five such products instead of two; a training step is both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from mmha.masks import Mask
+from mmha.checks import nearest, value_error
 
-Direction = Literal["forward", "backward"]
-Kind = Literal["dense", "causal", "padding", "window", "documents"]
+Family = Literal["masks", "features", "irregular", "shapes", "call"]
+Direction = Literal["forward", "recorded", "backward", "training"]
+DType = Literal["f32", "bf16", "f16"]
+Kind = Literal[
+    "dense", "causal", "padding", "window", "documents",
+    "dropout", "alibi", "relative", "softcap", "sinks",
+    "random", "bigbird", "blocks", "longformer", "tree",
+    "padded", "packed",
+]  # fmt: skip
 
-BATCH, HEADS, WINDOW, DOCUMENTS = 1, 8, 256, 8
-QUICK_LENGTH = 2048
-FLOP_PER_PAIR = {"forward": 4, "backward": 10}
+FAMILIES: dict[Family, str] = {
+    "masks": "masks",
+    "features": "features",
+    "irregular": "irregular masks",
+    "shapes": "short, few and odd shapes",
+    "call": "a small call on one thread",
+}
+TORCH_NAMES: dict[DType, str] = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+FLOP_PER_PAIR: dict[Direction, int] = {"forward": 4, "recorded": 4, "backward": 10, "training": 14}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a problem is: B, H, Hk, Tq, Tk and D (Dv is D)."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    q_len: int
+    k_len: int
+    dim: int
+
+    @property
+    def heads_text(self) -> str:
+        """Batch and heads, e.g. "1x8", or "1x8/2" when 8 query heads share 2 key/value heads."""
+        shared = "" if self.heads == self.kv_heads else f"/{self.kv_heads}"
+        return f"{self.batch}x{self.heads}{shared}"
+
+    @property
+    def length_text(self) -> str:
+        """The lengths, e.g. "4096", or "64x4096" when there are fewer queries than keys."""
+        return str(self.k_len) if self.q_len == self.k_len else f"{self.q_len}x{self.k_len}"
+
+    @property
+    def pairs(self) -> int:
+        """All pairs of a query and a key, visible or not."""
+        return self.batch * self.heads * self.q_len * self.k_len
+
+
+def sizes(
+    length: int, *, q_len: int = 0, batch: int = 1, heads: int = 8, kv_heads: int = 0, dim: int = 64
+) -> Sizes:  # fmt: skip
+    """The sizes of most rows, one batch of 8 heads of 64, but for what is said; `length` is Tk, and Tq unless said.
+
+    >>> sizes(4096, q_len=64, kv_heads=2)
+    Sizes(batch=1, heads=8, kv_heads=2, q_len=64, k_len=4096, dim=64)
+    """
+    return Sizes(batch, heads, kv_heads or heads, q_len or length, length, dim)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: which mask, how long, which direction, and the least ratio to torch that satisfies us."""
+    """One row: what is computed, how large, in which direction, and the least ratio to torch that satisfies us.
 
+    forward: nothing asks for gradients; recorded: forward while autograd writes it down; backward: that alone, from
+    a graph that is kept; training: forward and backward. threads: 0 = as many as the run has.
+    """
+
+    family: Family
     direction: Direction
     kind: Kind
-    length: int
+    sizes: Sizes
     aim: float
-    head_dim: int = 64
+    dtype: DType = "f32"
+    threads: int = 0
+
+    @property
+    def group(self) -> tuple[Family, Direction]:
+        """The rows that stand together under one heading."""
+        return self.family, self.direction
+
+    @property
+    def heading(self) -> str:
+        """The heading of the group, for people.
+
+        >>> Case("irregular", "backward", "tree", sizes(512), aim=1.0).heading
+        'irregular masks: backward'
+        """
+        return f"{FAMILIES[self.family]}: {self.direction}"
 
     @property
     def name(self) -> str:
-        """What `--filter` looks at, e.g. "forward window 8192 d128".
+        """What `--filter` looks at and what a row is known by.
 
-        >>> Case("forward", "window", 8192, 34, head_dim=128).name
-        'forward window 8192 d128'
+        >>> Case("masks", "forward", "window", sizes(8192, dim=128), aim=34).name
+        'masks forward window 8192 f32 1x8 d128'
         """
-        return f"{self.direction} {self.kind} {self.length} d{self.head_dim}"
+        size = self.sizes
+        shape = f"{size.length_text} {self.dtype} {size.heads_text} d{size.dim}"
+        return f"{self.family} {self.direction} {self.kind} {shape}"
 
     def flop(self, pairs: int) -> float:
-        """Useful floating point operations for this many visible pairs: 4·D a pair forward, 10·D backward.
+        """Useful floating point operations for this many visible pairs: 4·D a pair forward, 10·D backward, or both.
 
-        >>> Case("backward", "causal", 512, 2.4).flop(pairs=1000)
+        >>> Case("masks", "backward", "causal", sizes(512), aim=2.4).flop(pairs=1000)
         640000.0
         """
-        return float(FLOP_PER_PAIR[self.direction] * self.head_dim * pairs)
-
-    def mask(self) -> Mask | None:
-        """The mask as a value; None for the row without a mask."""
-        return build_mask(self.kind, self.length)
+        return float(FLOP_PER_PAIR[self.direction] * self.sizes.dim * pairs)
 
 
-CASES: tuple[Case, ...] = (
-    Case("forward", "dense", 2048, aim=1.4),
-    Case("forward", "dense", 4096, aim=1.4),
-    Case("forward", "causal", 512, aim=2.4),
-    Case("forward", "causal", 1024, aim=1.5),
-    Case("forward", "causal", 2048, aim=1.5),
-    Case("forward", "causal", 4096, aim=1.5),
-    Case("forward", "padding", 4096, aim=2.0),
-    Case("forward", "window", 4096, aim=18.5),
-    Case("forward", "window", 8192, aim=34.0, head_dim=128),
-    Case("forward", "documents", 2048, aim=9.0),
-    Case("forward", "documents", 4096, aim=16.0),
-    Case("backward", "dense", 2048, aim=1.4),
-    Case("backward", "dense", 4096, aim=1.3),
-    Case("backward", "causal", 512, aim=2.4),
-    Case("backward", "causal", 2048, aim=1.5),
-    Case("backward", "causal", 4096, aim=1.5),
-    Case("backward", "padding", 4096, aim=1.9),
-    Case("backward", "window", 4096, aim=18.0),
-    Case("backward", "documents", 2048, aim=8.6),
-    Case("backward", "documents", 4096, aim=14.6),
-)
-
-
-def build_mask(kind: Kind, length: int) -> Mask | None:
-    """The mask that a kind of row stands for, at this length.
-
-    padding: the last quarter of the keys is padding; window: each token sees itself and the 255 before it;
-    documents: 8 packed documents of uneven length (the same at every run), causal within each.
-
-    >>> build_mask("window", 4096)
-    Window(255)
-    """
-    from mmha import masks
-
-    if kind == "dense":
-        return None
-    if kind == "causal":
-        return masks.Causal()
-    if kind == "padding":
-        return masks.KeyPadding([length * 3 // 4])
-    if kind == "window":
-        return masks.Window(WINDOW - 1)
-    return masks.Causal() & masks.Documents.from_lengths(document_lengths(length))
-
-
-def document_lengths(length: int, count: int = DOCUMENTS, seed: int = 0) -> list[int]:
-    """Uneven lengths that sum to `length`, drawn once from a fixed seed.
-
-    >>> sum(document_lengths(2048)), len(document_lengths(2048))
-    (2048, 8)
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    cuts = torch.randperm(length - 1, generator=generator)[: count - 1].add(1).sort().values.tolist()
-    return [stop - start for start, stop in zip([0, *cuts], [*cuts, length], strict=True)]
-
-
-def select(words: str, cases: tuple[Case, ...] = CASES) -> tuple[Case, ...]:
-    """The cases whose name contains every one of the words, in table order.
+def select(words: str, cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The cases in whose name every one of the words is, or, where it is in none, begins a word; in their order.
 
     Raises:
         ValueError: no case matches; the message says what can be asked for.
 
-    >>> [case.name for case in select("backward causal 4096")]
-    ['backward causal 4096 d64']
+    >>> wanted = [Case("masks", "forward", kind, sizes(512), aim=1.0) for kind in ("causal", "window")]
+    >>> [case.kind for case in select("forward win", wanted)]
+    ['window']
     """
-    wanted = words.lower().split()
-    chosen = tuple(case for case in cases if all(word in case.name for word in wanted))
+    names = {case: case.name.split() for case in cases}
+    known = list(dict.fromkeys(part for column in zip(*names.values(), strict=True) for part in column))
+    chosen = tuple(cases)
+    for word in words.lower().split():
+        meant = {word} if word in known else {part for part in known if part.startswith(word)}
+        if not meant:
+            raise value_error("filter", "words out of: " + " ".join(known), repr(word) + nearest(word, known))
+        chosen = tuple(case for case in chosen if not meant.isdisjoint(names[case]))
     if not chosen:
-        names = [case.name.split() for case in cases]
-        from mmha.checks import nearest, value_error
-
-        known = list(dict.fromkeys(part for column in zip(*names, strict=True) for part in column))
-        unknown = next((word for word in wanted if not any(word in part for part in known)), None)
-        if unknown is None:
-            raise value_error("filter", "words that stand together in a row of mmha bench", repr(words))
-        raise value_error("filter", "words out of: " + " ".join(known), repr(unknown) + nearest(unknown, known))
+        raise value_error("filter", "words that stand together in a row of mmha bench", repr(words))
     return chosen

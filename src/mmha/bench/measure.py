@@ -1,9 +1,9 @@
 """How it is measured: torch and mmha in turns within one run, medians, a bounded time per row.
 
 Machines drift (frequency, neighbours), so two programs are only comparable when they are timed alternately: every
-round times each once and every other round swaps the order. Before anything is timed the two results are compared;
-a row whose results differ is a bug and not a figure. What torch needs prepared (its dense mask) is prepared outside
-the clock.
+round times each once and every other round swaps the order. What is over in microseconds is called several times a
+turn. Before anything is timed the two results are compared (`agree`). What torch needs prepared (its dense mask) is
+prepared outside the clock.
 """
 
 from __future__ import annotations
@@ -15,38 +15,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-import mmha
 from mmha import _kernels
-from mmha.bench.cases import BATCH, HEADS, Case
+from mmha.bench import agree, features, masked
+from mmha.bench.cases import Case, Kind
+from mmha.bench.contest import Contest, Work
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 61
+PATIENCE, FEWEST_ROUNDS = 10.0, 3  # after so many seconds, so few will do: torch may take seconds where we take none
+MIN_TURN = 1e-3  # seconds: far above what the clock resolves
 READ_BYTES = 256 * 2**20  # larger than any last-level cache we know
-# Both sides compute in float32 from unit-normal inputs: they may differ by rounding, not by more.
-TOLERANCE = 2e-5
+
+BUILDERS: dict[Kind, Callable[[Case], Contest]] = {
+    "dropout": features.dropout,
+    "alibi": features.alibi,
+    "relative": features.relative,
+    "softcap": features.softcap,
+    "sinks": features.sinks,
+    "padded": masked.padded,
+    "packed": masked.packed,
+}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine can do at all with these threads: GFLOP/s of fused multiply-adds, GB/s of reading memory."""
+    """What this machine can do at all: GFLOP/s of multiply-adds by threads, the best so far, and GB/s of reading."""
 
     threads: int
-    fma_gflops: float
+    fma_gflops: dict[int, float]
     read_gbs: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured row; times in milliseconds, one entry per round; `limit` is the best FMA probe so far, GFLOP/s."""
+    """One measured row; times of one call in milliseconds, one entry per round, each the mean of `calls` calls.
+
+    threads: what both sides had; limit: the best FMA probe with as many so far, GFLOP/s.
+    """
 
     case: Case
+    threads: int
     pairs: int
     limit: float
     torch_ms: list[float] = field(repr=False)
     mmha_ms: list[float] = field(repr=False)
     difference: float
+    calls: int = 1
 
     @property
     def torch_median(self) -> float:
@@ -93,7 +107,7 @@ def thread_count(threads: int) -> Iterator[None]:
 def probe(threads: int) -> Limits:
     """The machine's own limits, measured now: the best of three short probes, since a limit is what can be reached."""
     read = max(_kernels.probe_read(READ_BYTES, threads) for _ in range(3))
-    return Limits(threads, probe_fma(threads), read)
+    return Limits(threads, {threads: probe_fma(threads)}, read)
 
 
 def probe_fma(threads: int) -> float:
@@ -102,73 +116,59 @@ def probe_fma(threads: int) -> float:
 
 
 def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
-    """Time one case against torch for about `seconds`, at least 5 rounds, probing the machine before and after.
+    """Time one case against torch for about `seconds`, at least 5 rounds (3 where they are long).
 
-    A probe can only fall short of what the machine can do, so that the best one counts; `limit` is the best so far.
+    threads: unless the case has its own number. The machine is probed before and after: a probe can only fall short of
+    what it can do, so that the best one counts; `limit` is the best so far.
 
     Raises:
         RuntimeError: mmha and torch do not agree on the result.
     """
+    threads = case.threads or threads
     with thread_count(threads):
-        ours, theirs, pairs = prepare(case)
-        difference = compare(case, ours(), theirs())
+        contest = BUILDERS.get(case.kind, masked.masked)(case)
+        ours, theirs = contest.ours.work(case.direction), contest.theirs.work(case.direction)
+        difference = agree.check(case, contest, ours(), theirs())
+        calls = calls_a_turn(ours)
         limit = max(limit, probe_fma(threads))
-        theirs_ms, ours_ms = interleave(theirs, ours, seconds)
+        theirs_ms, ours_ms = interleave(theirs, ours, seconds, calls)
         limit = max(limit, probe_fma(threads))
-    return Row(case, pairs, limit, theirs_ms, ours_ms, difference)
+    return Row(case, threads, contest.pairs, limit, theirs_ms, ours_ms, difference, calls)
 
 
-Work = Callable[[], tuple[Tensor, ...]]
+def calls_a_turn(work: Work) -> int:
+    """How often a turn calls its side, so that it does not vanish in the clock's resolution."""
+    calls = 1
+    while seconds_of(work, calls) < MIN_TURN:
+        calls *= 2
+    return calls
 
 
-def prepare(case: Case) -> tuple[Work, Work, int]:
-    """(mmha's work, torch's work, visible pairs) of a case, with everything but the work itself already done."""
-    generator = torch.Generator().manual_seed(7)
-    shape = (BATCH, HEADS, case.length, case.head_dim)
-    q, k, v, grad = (torch.randn(shape, generator=generator) for _ in range(4))
-    mask = case.mask()
-    pairs = BATCH * HEADS * case.length**2
-    dense = None
-    if mask is not None:
-        pairs = mask.plan(BATCH, HEADS, case.length, case.length).visible
-        if case.kind != "causal":
-            dense = mask.dense(1, 1, case.length, case.length)
-
-    def ours() -> Tensor:
-        out: Tensor = mmha.attention(q, k, v, mask)
-        return out
-
-    def theirs() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=dense, is_causal=case.kind == "causal")
-
-    if case.direction == "forward":
-        return (lambda: (ours(),)), (lambda: (theirs(),)), pairs
-    inputs = [x.requires_grad_() for x in (q, k, v)]
-    return backward_of(ours(), inputs, grad), backward_of(theirs(), inputs, grad), pairs
-
-
-def backward_of(out: Tensor, inputs: list[Tensor], grad: Tensor) -> Work:
-    """The backward pass alone, again and again from one saved graph."""
-    return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
-
-
-def compare(case: Case, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
-    """The largest relative difference (norm over norm) between the two results."""
-    # torch's max and not Python's, which loses a NaN.
-    difference = float(torch.stack([(a - b).norm() / b.norm() for a, b in zip(ours, theirs, strict=True)]).max())
-    if not difference <= TOLERANCE:
-        raise RuntimeError(f"{case.name}: mmha and torch differ by {difference:.1e} relative, allowed {TOLERANCE:.0e}")
-    return difference
-
-
-def interleave(first: Work, second: Work, seconds: float) -> tuple[list[float], list[float]]:
-    """Times in ms of both, one of each a round, in swapped order every other round; the comparison warmed them up."""
+def interleave(first: Work, second: Work, seconds: float, calls: int = 1) -> tuple[list[float], list[float]]:
+    """Times of a call in ms of both, one of each a round, in swapped order every other round; both are warm."""
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < MIN_ROUNDS or (time.perf_counter() < end and len(times[0]) < MAX_ROUNDS):
+    start = time.perf_counter()
+    while goes_on(len(times[0]), time.perf_counter() - start, seconds):
         turns = [(first, times[0]), (second, times[1])]
         for work, taken in turns if len(times[0]) % 2 == 0 else reversed(turns):
-            start = time.perf_counter()
-            work()
-            taken.append((time.perf_counter() - start) * 1e3)
+            taken.append(seconds_of(work, calls) / calls * 1e3)
     return times
+
+
+def goes_on(rounds: int, passed: float, seconds: float) -> bool:
+    """Whether another round is due after so many, and so many seconds.
+
+    >>> goes_on(4, 3.0, seconds=2.0), goes_on(5, 3.0, seconds=2.0), goes_on(4, 11.0, seconds=2.0)
+    (True, False, False)
+    """
+    if rounds < MIN_ROUNDS:
+        return rounds < FEWEST_ROUNDS or passed < PATIENCE
+    return rounds < MAX_ROUNDS and passed < seconds
+
+
+def seconds_of(work: Work, calls: int) -> float:
+    """How long so many calls take."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return time.perf_counter() - start

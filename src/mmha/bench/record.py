@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from mmha.bench.cases import BATCH, HEADS
+from mmha.bench.cases import TORCH_NAMES
 from mmha.bench.machine import machine
 from mmha.bench.measure import Limits, Row
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def record(limits: Limits, rows: Sequence[Row]) -> dict[str, Any]:
@@ -19,7 +20,11 @@ def record(limits: Limits, rows: Sequence[Row]) -> dict[str, Any]:
         "schema": SCHEMA,
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
-        "limits": {"threads": limits.threads, "fma_gflops": limits.fma_gflops, "read_gbs": limits.read_gbs},
+        "limits": {
+            "threads": limits.threads,
+            "fma_gflops": limits.fma_gflops[limits.threads],
+            "read_gbs": limits.read_gbs,
+        },
         "rows": [row_record(row) for row in rows],
     }
 
@@ -29,14 +34,16 @@ def row_record(row: Row) -> dict[str, Any]:
     case = row.case
     return {
         "name": case.name,
+        "family": case.family,
         "direction": case.direction,
-        "mask": case.kind,
-        "shape": {"batch": BATCH, "heads": HEADS, "length": case.length, "head_dim": case.head_dim},
-        "dtype": "float32",
+        "kind": case.kind,
+        "dtype": TORCH_NAMES[case.dtype],
+        "sizes": asdict(case.sizes),
+        "threads": row.threads,
         "visible_pairs": row.pairs,
         "useful_flop": case.flop(row.pairs),
-        "torch_ms": round(row.torch_median, 4),
-        "mmha_ms": round(row.mmha_median, 4),
+        "torch_ms": rounded(row.torch_median),
+        "mmha_ms": rounded(row.mmha_median),
         "ratio": round(row.ratio, 3),
         "aim": case.aim,
         "gflops": round(row.gflops, 2),
@@ -44,6 +51,16 @@ def row_record(row: Row) -> dict[str, Any]:
         "share_of_limit": round(row.share, 4),
         "relative_difference": row.difference,
         "rounds": row.rounds,
-        "torch_samples_ms": [round(x, 4) for x in row.torch_ms],
-        "mmha_samples_ms": [round(x, 4) for x in row.mmha_ms],
+        "calls_a_round": row.calls,
+        "torch_samples_ms": [rounded(x) for x in row.torch_ms],
+        "mmha_samples_ms": [rounded(x) for x in row.mmha_ms],
     }
+
+
+def rounded(ms: float) -> float:
+    """Five significant digits: rows last from microseconds to seconds.
+
+    >>> rounded(0.0123456), rounded(1234.567)
+    (0.012346, 1234.6)
+    """
+    return float(f"{ms:.5g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,35 +20,40 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "mmha bench --quick",
-    "mmha bench --filter 'forward causal'",
+    "mmha bench --filter 'forward causal bf16'",
     "mmha bench --threads 1 --json results.json --plot results.png",
 )
 HEADER = (
-    f"{'':<19}{'L':>5}{'D':>4}{'torch ms':>9}{'mmha ms':>9}"
-    f"{'× torch':>8}{'aim':>6}{'GFLOP/s':>8}{'limit':>6}{'runs':>5}"
+    f"{'':<11}{'BxH':>5}{'L':>8}{'D':>4}{'':>5}{'torch ms':>9}{'mmha ms':>9}"
+    f"{'× torch':>8}{'aim':>6}{'GFLOP/s':>8}{'limit':>6}"
 )
+QUICK_SECONDS = 0.3
 
 
 def bench(
     words: Annotated[str, typer.Option("--filter", metavar="WORDS", help="Only rows that have all these words.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="Threads for both sides; 0 means as many as torch uses.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Only rows up to L = 2048, half a second each.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only rows that are soon done, a third of a second each.")
+    ] = False,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for a row; a row has at least 5 rounds.")] = 2.0,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every sample and the machine to FILE.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the ratios to FILE (png, svg, pdf).")] = None,
 ) -> None:
-    """Time attention against torch here. Forward and backward, beside this machine's own limits.
+    """Time attention against torch here: masks, features, shapes and dtypes, beside this machine's own limits.
 
-    Both sides compute float32, batch 1, 8 heads, in turns within one run; figures are medians. GFLOP/s counts visible
-    pairs only and "limit" is its share of the multiply-adds that the machine reached in the best probe so far. torch
-    gets is_causal=True for causal rows and a ready-made dense mask for padding, window and documents.
+    Both sides compute the same in turns within one run; figures are medians. GFLOP/s counts visible pairs only and
+    "limit" is its share of the float32 multiply-adds that the machine reached in the best probe so far. torch gets
+    what it is fastest with: is_causal=True, or a ready-made dense mask or bias; its formula where it has no function.
+    A row's words are its family (masks features irregular shapes call), direction (forward recorded backward training),
+    kind, length, dtype (f32 bf16 f16), batch x heads, and head size; --filter takes any of them, or how they begin.
     """
     chosen = choose(words, quick)
     writable("--json", json)
     drawable("--plot", plot)
-    limits, rows = run(chosen, threads, min(seconds, 0.5) if quick else seconds)
+    limits, rows = run(chosen, threads, min(seconds, QUICK_SECONDS) if quick else seconds)
     if json is not None:
         import json as codec
 
@@ -65,9 +71,10 @@ def bench(
 
 def choose(words: str, quick: bool) -> tuple[Case, ...]:
     """The rows asked for."""
-    from mmha.bench.cases import CASES, QUICK_LENGTH, select
+    from mmha.bench import table
+    from mmha.bench.cases import select
 
-    return select(words, tuple(case for case in CASES if case.length <= QUICK_LENGTH) if quick else CASES)
+    return select(words, table.quick() if quick else table.CASES)
 
 
 def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, list[Row]]:
@@ -79,27 +86,40 @@ def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, l
 
     out, progress = console(), console(stderr=True)
     limits = probe(threads or torch.get_num_threads())
-    out.print(f"float32, batch 1, 8 heads, {limits.threads} threads, median times")
+    best = limits.fma_gflops
+    out.print(f"{limits.threads} thread{'s' * (limits.threads > 1)}, median times; L is Tq x Tk where these differ")
     out.print(
-        f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading\n"
+        f"this machine: {best[limits.threads]:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading\n"
     )
     out.print(HEADER, style="bold", markup=False)
     rows: list[Row] = []
     for number, case in enumerate(chosen, 1):
         if progress.is_terminal:
             progress.print(f"[dim]{number}/{len(chosen)} {case.name}[/dim]", end="\r")
-        row = measure(case, limits.threads, seconds, limits.fma_gflops)
-        limits = replace(limits, fma_gflops=row.limit)
+        wanted = case.threads or limits.threads
+        row = measure(case, wanted, seconds, best.get(wanted, 0.0))
+        best[wanted] = row.limit
+        if not rows or rows[-1].case.group != case.group:
+            out.print(case.heading, style="bold cyan", markup=False)
         rows.append(row)
         out.print(row_text(row))
-    return limits, [replace(row, limit=limits.fma_gflops) for row in rows]
+    return limits, [replace(row, limit=best[row.threads]) for row in rows]
 
 
 def row_text(row: Row) -> str:
     """A row of the table; the ratio is green where it reaches its aim and yellow where it does not (rich markup)."""
-    case, colour = row.case, "green" if row.ratio >= row.case.aim else "yellow"
+    case, size, colour = row.case, row.case.sizes, "green" if row.ratio >= row.case.aim else "yellow"
     return (
-        f"{case.direction:<9} {case.kind:<9}{case.length:>5}{case.head_dim:>4}"
-        f"{row.torch_median:>9.2f}{row.mmha_median:>9.2f}"
-        f"[{colour}]{row.ratio:>8.2f}[/{colour}]{case.aim:>6g}{row.gflops:>8.1f}{row.share:>6.0%}{row.rounds:>5}"
+        f"{case.kind:<11}{size.heads_text:>5}{size.length_text:>8}{size.dim:>4}{case.dtype:>5}"
+        f"{ms_text(row.torch_median):>9}{ms_text(row.mmha_median):>9}"
+        f"[{colour}]{row.ratio:>8.2f}[/{colour}]{case.aim:>6g}{row.gflops:>8.1f}{row.share:>6.0%}"
     )
+
+
+def ms_text(ms: float) -> str:
+    """At least three significant digits, whether it is microseconds or seconds.
+
+    >>> ms_text(0.012345), ms_text(1.2345), ms_text(123.45), ms_text(1234.5)
+    ('0.0123', '1.23', '123.5', '1234.5')
+    """
+    return f"{ms:.{max(1, 2 - math.floor(math.log10(max(ms, 1e-6))))}f}"

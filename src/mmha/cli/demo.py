@@ -100,20 +100,20 @@ def show_times(out: Console, seconds: float) -> None:
     """A few rows of `mmha bench`, cut short."""
     import torch
 
-    from mmha.bench.cases import Case
+    from mmha.bench.cases import Case, sizes
     from mmha.bench.measure import measure
 
     threads = torch.get_num_threads()
     out.print(f"\n[bold]Attention on this machine[/bold]: float32, 8 heads of 64, {threads} threads, median times")
     out.print(f"  {'':<30}{'torch':>10}{'mmha':>10}", markup=False)
     cases = (
-        Case("forward", "causal", 1024, aim=1.0),
-        Case("backward", "causal", 1024, aim=1.0),
-        Case("forward", "window", 2048, aim=1.0),
-        Case("forward", "documents", 2048, aim=1.0),
+        Case("masks", "forward", "causal", sizes(1024), aim=1.0),
+        Case("masks", "backward", "causal", sizes(1024), aim=1.0),
+        Case("masks", "forward", "window", sizes(2048), aim=1.0),
+        Case("masks", "forward", "documents", sizes(2048), aim=1.0),
     )
     for case in cases:
         row = measure(case, threads, seconds)
-        name = f"{case.direction} {case.kind}, {case.length} tokens"
+        name = f"{case.direction} {case.kind}, {case.sizes.k_len} tokens"
         out.print(f"  {name:<30}{row.torch_median:>7.1f} ms{row.mmha_median:>7.1f} ms", end="")
         out.print(f"   [{'green' if row.ratio >= 1 else 'yellow'}]{row.ratio:.1f} times as fast[/]")

@@ -1,0 +1,57 @@
+"""The rows of `mmha bench`: told apart, in groups, and those that issue 3 and the design speak of."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import get_args
+
+import pytest
+
+from mmha.bench import measure, patterns, table
+from mmha.bench.cases import Family, Kind, select
+from mmha.bench.table import CASES
+
+
+def test_names_are_unique() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_rows_of_a_group_stand_together() -> None:
+    groups = [group for group, _ in groupby(CASES, lambda case: case.group)]
+    assert len(groups) == len(set(groups))
+    assert [family for family, _ in groupby(groups, lambda group: group[0])] == list(get_args(Family))
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_kind_has_a_row_and_a_way_to_be_built(kind: Kind) -> None:
+    assert any(case.kind == kind for case in CASES)
+    assert kind in measure.BUILDERS or kind in patterns.PATTERNS
+
+
+@pytest.mark.parametrize(
+    ("words", "aim"),
+    [
+        ("forward dense 4096 f32", 1.4),
+        ("forward causal 512 f32", 2.4),
+        ("forward dense 2048 bf16", 2.6),
+        ("forward causal 4096 bf16", 2.65),
+        ("forward documents 2048 bf16", 16.0),
+        ("backward causal 4096 bf16", 1.8),
+        ("training dropout 2048", 10.0),
+        ("call forward dense 16", 0.5),
+    ],
+)
+def test_aims_are_those_of_the_design(words: str, aim: float) -> None:
+    assert [case.aim for case in select(words, CASES)] == [aim]
+
+
+def test_a_small_call_has_one_thread_and_other_rows_those_of_the_run() -> None:
+    assert {(case.family == "call", case.threads) for case in CASES} == {(True, 1), (False, 0)}
+
+
+def test_quick_rows_are_a_part_that_costs_little() -> None:
+    chosen = table.quick()
+    assert set(chosen) < set(CASES)
+    assert {case.family for case in chosen} == set(get_args(Family))
+    assert max(case.flop(case.sizes.pairs) for case in chosen) <= table.QUICK_FLOP
+    assert {case.dtype for case in chosen} == {"f32", "bf16", "f16"}
