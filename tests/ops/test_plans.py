@@ -44,6 +44,21 @@ def test_a_call_is_lowered_once() -> None:
     assert cache.lowered == 5
 
 
+def test_what_has_no_tensor_is_recalled_by_its_notation_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "MAX_PLANS", 2)
+    cache = Counting()
+    assert cache.recall("Causal()", SIZES) is None
+    first = cache.get(MaskCall("Causal()", [], SIZES))
+    assert cache.recall("Causal()", SIZES) is first
+    assert cache.recall("Causal()", (2, 3, 5, 8)) is None
+    assert cache.recall("StrictCausal()", SIZES) is None
+    cache.get(MaskCall("Causal()", [], SIZES, torch.tensor(1)))  # other positions: never recalled
+    assert cache.recall("Causal()", SIZES) is first
+    cache.get(MaskCall("Full()", [], SIZES))  # what was recalled last stays, what is older goes
+    assert cache.recall("Causal()", SIZES) is first
+    assert cache.lowered == 3
+
+
 def test_small_tensors_are_known_by_content() -> None:
     cache = Counting()
     lengths = torch.tensor([3, 7])

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mmha.ops.plans import PLAIN, MaskCall
+from mmha.masks import Plan
+from mmha.ops.plans import PLAIN, PLANS, MaskCall
 
 #: The notation of a float mask: `Call.mask_tensors` are its visible pairs and flags, as `additive.split` makes them,
 #: and the mask itself is the first of `Call.additives`.
@@ -39,6 +40,15 @@ class Call(NamedTuple):
         """The mask alone, at the sizes of these."""
         batch, heads, q_len, _ = q.shape
         return MaskCall(self.mask, self.mask_tensors, (batch, heads, q_len, k.shape[2]), self.q_start)
+
+    def plan(self, q: Tensor, k: Tensor, *, backward: bool = False) -> Plan:
+        """The plan of the mask at these sizes, remembered or made."""
+        if not self.mask_tensors and self.q_start is None:
+            batch, heads, q_len, _ = q.shape
+            plan = PLANS.recall(self.mask, (batch, heads, q_len, k.shape[2]))
+            if plan is not None:
+                return plan
+        return PLANS.get(self.mask_call(q, k), backward=backward)
 
     def settled(self, *, keep: bool = False) -> Call:
         """The same call without FLOAT: a mask of 0 and -inf alone is a bool mask, unless it is to be kept.

@@ -17,7 +17,6 @@ from mmha.ops import kernels
 from mmha.ops.additive import check_numbers, split, split_like
 from mmha.ops.arguments import check_memory
 from mmha.ops.call import FLOAT, Call
-from mmha.ops.plans import PLANS
 
 Three = tuple[Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
@@ -33,7 +32,7 @@ def run(
     if call.mask_tensors or call.parts():
         call = _checked(call)
     if kernels.has_kernel(q, v):
-        return kernels.forward(PLANS.get(call.mask_call(q, k)), q, k, v, call, want_lse, for_backward)
+        return kernels.forward(call.plan(q, k), q, k, v, call, want_lse, for_backward)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
     return out.to(q.dtype), lse.to(_lse_dtype(q)), None
 
@@ -57,7 +56,7 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
         wanted = (*wanted[:3], *wanted[len(wanted) - len(call.additives) :])
     if not kernels.has_kernel(q, v):
         return _reference_gradients(q, k, v, grads, wanted, call)
-    plan = PLANS.get(call.mask_call(q, k), backward=True)
+    plan = call.plan(q, k, backward=True)
     grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
     return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
 

@@ -77,6 +77,18 @@ class PlanCache:
         self._lock = threading.RLock()  # a tensor may die, and call back, while this thread holds it
         self._bytes = 0
 
+    def recall(self, spec: str, sizes: tuple[int, int, int, int]) -> masks.Plan | None:
+        """The plan of a mask without tensors and q_start, if it is remembered: what `get` would find, sooner."""
+        key = (spec, sizes, None)  # `MaskCall.key`
+        found = self._plans.get(key)
+        if found is None:
+            return None
+        try:
+            self._plans.move_to_end(key)
+        except KeyError:  # another thread dropped it meanwhile
+            return None
+        return found[0]
+
     def get(self, call: MaskCall, *, backward: bool = False) -> masks.Plan:
         """The plan of this call, lowered now unless it is remembered.
 
