@@ -61,14 +61,14 @@ case $1 in
   sanitized)
     mapfile -t targets < <(native_targets)
     build "$cxx" sanitized "-O2 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
-    "$out/sanitized"
+    "$out/sanitized" brief
     "$out/sanitized-parallel"
     "$out/sanitized-parallel" libgomp
     ;;
   thread)
     mapfile -t targets < <(native_targets)
     build "$cxx" thread "-O2 -g1 -fsanitize=thread" "${targets[@]}"
-    "$out/thread"
+    "$out/thread" brief
     "$out/thread-parallel"
     ;;
   emulated)
@@ -78,7 +78,7 @@ case $1 in
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user
       build aarch64-linux-gnu-g++ neon "-O2 -static" scalar neon
-      qemu-aarch64 "$out/neon"
+      qemu-aarch64 "$out/neon" brief
       qemu-aarch64 "$out/neon-parallel"
     fi
     ;;
