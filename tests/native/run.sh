@@ -73,7 +73,7 @@ case $1 in
     ;;
   emulated)
     if [[ $(uname -m) == x86_64 ]]; then
-      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
+      build "$cxx" emulated "-O1 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
       "$out/emulated"
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user
