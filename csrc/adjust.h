@@ -10,6 +10,10 @@
 namespace mmha {
 namespace {
 
+// A finite number that is added may be as low as float32 goes (finfo.min as a mask), and times log2(e) it would become
+// -inf, which means hidden.
+constexpr float kLowest = -3.4028234663852886e38f;
+
 constexpr int kStripRoom = (kMostRows + kMostKeys + 63) / 16 * 16;
 
 // A block of rows as Extras sees it.
@@ -84,7 +88,7 @@ static inline void fill_strip(Adjust& a, const Tile& tile, int lanes) {
     const int64_t distance = tile.first + keys - 1 - u - a.position;
     float add = x.slopes ? -slope * (float)(distance < 0 ? -distance : distance) : 0.0f;
     if (table) add += table[max64(0, min64(most / 2 + distance, most))] * kLog2e;
-    a.strip[u] = add;
+    a.strip[u] = add < kLowest ? kLowest : add > -kLowest ? -kLowest : add;
   }
 }
 
@@ -119,7 +123,7 @@ static inline void add_tensor(const Additive& t, const Adjust& a, Tile& tile, La
         }
         for (int i = 0; i < n; i++) {
           float* at = s.at(lane, j + i);
-          store(at, fma(x[i], log2e, load(at)));
+          store(at, max(set1(kLowest), fma(x[i], log2e, load(at))));
           tile.seen[j + i] &= ~((uint64_t)bits_of(equal(x[i], hidden)) << lane);
         }
       }

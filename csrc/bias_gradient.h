@@ -13,6 +13,8 @@ static inline bool score_gradient(const BackwardArgs& a, int64_t b, int64_t h, i
   const int64_t kv = h / (a.size.heads / a.size.kv_heads);
   RowWalk walk(a.plan, st.block.plan_row, st.block.count, kBackwardKeys);
   if (!walk.only(tile * kBackwardKeys, st.tile)) return false;
+  // Lanes beyond the last row hold 0 * exp(anything): nobody else reads them, but here all lanes are summed.
+  if (st.block.count < kBackwardRows) st.tile.spell_out((int)st.block.count);
   probabilities(a, at<const E>(a.k, b, kv), at<const E>(a.v, b, kv), true, st);
   return true;
 }

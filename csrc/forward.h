@@ -97,7 +97,8 @@ static inline void finish_sums(const ForwardArgs& a, const Place& where, const S
       continue;
     }
     if (a.extras && a.extras->sinks) {
-      const float other = a.extras->sinks[where.h] * kLog2e, most = other > top ? other : top;
+      const float scaled = a.extras->sinks[where.h] * kLog2e, other = scaled < -kLowest ? scaled : -kLowest;
+      const float most = other > top ? other : top;
       const float shrink = __builtin_exp2f(top - most);
       sum = sum * shrink + __builtin_exp2f(other - most);
       taken *= shrink;
