@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from pathlib import Path
 
 import pytest
 
+from mmha.bench import measure
 from mmha.cli import app
 
 SHORT = ["--filter", "masks causal 512 f32", "--seconds", "0", "--threads", "1"]
@@ -65,3 +67,12 @@ def test_refused_before_measuring(arguments: list[str], line: str, capsys: pytes
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert line in said.err
+
+
+def test_the_best_probe_of_the_run_counts_for_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = itertools.count(100.0)
+    monkeypatch.setattr(measure, "probe_fma", lambda threads: next(rising))
+    assert app.run(["bench", *SHORT, "--json", str(tmp_path / "bench.json")]) == 0
+    run = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    # One probe at the start, then one before and one after each of two rows.
+    assert [run["limits"]["fma_gflops"], *(row["limit_gflops"] for row in run["rows"])] == [104.0] * 3
