@@ -61,24 +61,24 @@ case $1 in
   sanitized)
     mapfile -t targets < <(native_targets)
     build "$cxx" sanitized "-O2 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
-    "$out/sanitized"
+    "$out/sanitized" brief
     "$out/sanitized-parallel"
     "$out/sanitized-parallel" libgomp
     ;;
   thread)
     mapfile -t targets < <(native_targets)
     build "$cxx" thread "-O2 -g1 -fsanitize=thread" "${targets[@]}"
-    "$out/thread"
+    "$out/thread" brief
     "$out/thread-parallel"
     ;;
   emulated)
     if [[ $(uname -m) == x86_64 ]]; then
-      build "$cxx" emulated "-O2 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
+      build "$cxx" emulated "-O1 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
       "$out/emulated"
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user
       build aarch64-linux-gnu-g++ neon "-O2 -static" scalar neon
-      qemu-aarch64 "$out/neon"
+      qemu-aarch64 "$out/neon" brief
       qemu-aarch64 "$out/neon-parallel"
     fi
     ;;
