@@ -19,7 +19,7 @@ def test_a_row_is_compared_and_timed(direction: Literal["forward", "backward"]) 
     row = measure.measure(case, threads=2, seconds=0.0)
     assert row.difference < 2e-6
     assert row.threads == 2
-    assert row.rounds == len(row.torch_ms) == measure.MIN_ROUNDS
+    assert row.rounds == len(row.torch_ms) == measure.FEWEST_ROUNDS
     assert row.pairs == 8 * (256 * 263 - 256 * 255 // 2)
     assert row.limit > 0
 
@@ -54,16 +54,16 @@ def test_figures_follow_from_medians() -> None:
 def test_interleave_swaps_the_order_each_round() -> None:
     calls: list[str] = []
     first, second = measure.interleave(lambda: call(calls, "a"), lambda: call(calls, "b"), seconds=0.0)
-    assert "".join(calls) == "abbaabbaab"
-    assert len(first) == len(second) == measure.MIN_ROUNDS
+    assert "".join(calls) == "abbaab"
+    assert len(first) == len(second) == measure.FEWEST_ROUNDS
 
 
 def test_a_turn_may_be_several_calls_and_tells_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(measure, "seconds_of", lambda work, count: [work() for _ in range(count)] and 0.006)
     first, second = measure.interleave(lambda: call(calls, "a"), lambda: call(calls, "b"), seconds=0.0, calls=3)
-    assert "".join(calls) == "aaabbbbbbaaaaaabbbbbbaaaaaabbb"
-    assert first == second == [pytest.approx(2.0)] * measure.MIN_ROUNDS
+    assert "".join(calls) == "aaabbbbbbaaaaaabbb"
+    assert first == second == [pytest.approx(2.0)] * measure.FEWEST_ROUNDS
 
 
 def test_a_turn_is_long_enough_for_the_clock() -> None:
@@ -77,6 +77,12 @@ def test_a_turn_is_long_enough_for_the_clock() -> None:
 def test_interleave_is_bounded() -> None:
     first, second = measure.interleave(tuple, tuple, seconds=60.0)
     assert len(first) == len(second) == measure.MAX_ROUNDS
+
+
+def test_a_row_has_some_rounds_more_when_they_are_short() -> None:
+    # (rounds, seconds passed) when a row has 2 seconds: 3 rounds whatever they take, 5 within 10 s, more within 2 s.
+    due = {(2, 99.0): True, (3, 9.9): True, (3, 10.1): False, (4, 9.9): True, (5, 2.1): False, (5, 1.9): True}
+    assert {at: measure.goes_on(*at, seconds=2.0) for at in due} == due
 
 
 def call(calls: list[str], name: str) -> tuple[torch.Tensor, ...]:

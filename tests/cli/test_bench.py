@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from pathlib import Path
 
 import pytest
 
+from mmha.bench import measure
 from mmha.cli import app
 
 SHORT = ["--filter", "masks causal 512 f32", "--seconds", "0", "--threads", "1"]
@@ -41,7 +43,7 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert row["ratio"] == pytest.approx(row["torch_ms"] / row["mmha_ms"], rel=1e-2)
         assert row["gflops"] == pytest.approx(row["useful_flop"] / row["mmha_ms"] / 1e6, rel=1e-2)
         assert row["share_of_limit"] == pytest.approx(row["gflops"] / row["limit_gflops"], rel=1e-2)
-        assert row["rounds"] == len(row["mmha_samples_ms"]) == len(row["torch_samples_ms"]) == 5
+        assert row["rounds"] == len(row["mmha_samples_ms"]) == len(row["torch_samples_ms"]) == 3
         assert row["calls_a_round"] == 1
 
 
@@ -65,3 +67,12 @@ def test_refused_before_measuring(arguments: list[str], line: str, capsys: pytes
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert line in said.err
+
+
+def test_the_best_probe_of_the_run_counts_for_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = itertools.count(100.0)
+    monkeypatch.setattr(measure, "probe_fma", lambda threads: next(rising))
+    assert app.run(["bench", *SHORT, "--json", str(tmp_path / "bench.json")]) == 0
+    run = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    # One probe at the start, then one before and one after each of two rows.
+    assert [run["limits"]["fma_gflops"], *(row["limit_gflops"] for row in run["rows"])] == [104.0] * 3

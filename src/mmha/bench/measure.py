@@ -21,8 +21,8 @@ from mmha.bench import agree, features, masked
 from mmha.bench.cases import Case, Kind
 from mmha.bench.contest import Contest, Work
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 61
-PATIENCE, FEWEST_ROUNDS = 10.0, 3  # after so many seconds, so few will do: torch may take seconds where we take none
+ROUNDS, MAX_ROUNDS = 5, 61
+FEWEST_ROUNDS, PATIENCE = 3, 5  # so few will do after so many times a row's time: torch may take seconds a call
 MIN_TURN = 1e-3  # seconds: far above what the clock resolves
 READ_BYTES = 256 * 2**20  # larger than any last-level cache we know
 
@@ -116,7 +116,7 @@ def probe_fma(threads: int) -> float:
 
 
 def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
-    """Time one case against torch for about `seconds`, at least 5 rounds (3 where they are long).
+    """Time one case against torch for about `seconds`, 5 rounds or more, 3 where those are long.
 
     threads: unless the case has its own number. The machine is probed before and after: a probe can only fall short of
     what it can do, so that the best one counts; `limit` is the best so far.
@@ -156,13 +156,13 @@ def interleave(first: Work, second: Work, seconds: float, calls: int = 1) -> tup
 
 
 def goes_on(rounds: int, passed: float, seconds: float) -> bool:
-    """Whether another round is due after so many, and so many seconds.
+    """Whether another round is due after so many, and so many seconds, when a row has `seconds`.
 
     >>> goes_on(4, 3.0, seconds=2.0), goes_on(5, 3.0, seconds=2.0), goes_on(4, 11.0, seconds=2.0)
     (True, False, False)
     """
-    if rounds < MIN_ROUNDS:
-        return rounds < FEWEST_ROUNDS or passed < PATIENCE
+    if rounds < ROUNDS:
+        return rounds < FEWEST_ROUNDS or passed < PATIENCE * seconds
     return rounds < MAX_ROUNDS and passed < seconds
 
 

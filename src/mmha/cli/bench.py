@@ -36,7 +36,9 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only rows that are soon done, a third of a second each.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time for a row; a row has at least 5 rounds.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time for a row, of 5 rounds or more, 3 if those are long.")
+    ] = 2.0,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every sample and the machine to FILE.")
     ] = None,

@@ -32,7 +32,7 @@ NEXT = (
 def demo(
     sentence: Annotated[str, typer.Argument(help="English text to tag.")] = SENTENCE,
     seconds: Annotated[
-        float, typer.Option(min=0.0, help="For each of four timings; each has at least 5 rounds.")
+        float, typer.Option(min=0.0, help="For each of four timings; each has at least 3 rounds.")
     ] = 0.4,
 ) -> None:
     """See it work. Tags a sentence, draws four masks, times attention against torch here."""
