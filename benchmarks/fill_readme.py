@@ -80,9 +80,14 @@ def line(row: Mapping[str, Any]) -> str:
     length = f"{size['q_len']} × {size['k_len']}" if size["q_len"] != size["k_len"] else str(size["k_len"])
     return (
         f"| {row['direction']}, {KINDS[row['kind']]} | {row['dtype']} | {heads} | {length} "
-        f"| {row['torch_ms']:.3g} | {row['mmha_ms']:.3g} "
+        f"| {ms_text(row['torch_ms'])} | {ms_text(row['mmha_ms'])} "
         f"| {row['ratio']:.2f} | {row['gflops']:.0f} | {row['share_of_limit']:.0%} |"
     )
+
+
+def ms_text(ms: float) -> str:
+    """Three significant digits, and all of those before the point: 0.0264, 16.2, 1471."""
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def main(results: Path, readme: Path) -> None:

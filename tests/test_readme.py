@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mmha.bench.measure import Limits, Row
+from mmha.bench.record import record
 from mmha.bench.table import CASES
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +42,18 @@ def test_figures_in_the_readme_are_rows_of_the_table() -> None:
     assert {case.family for case in shown} == {case.family for case in CASES}
     assert {case.kind for case in shown} <= set(script["KINDS"])
     assert [case.name for case in shown if case.threads] == [shown[-1].name]  # the sentence above the table says so
+
+
+def test_the_table_of_the_readme_is_written_from_a_run() -> None:
+    rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
+    run = record(Limits(threads=2, fma_gflops={2: 200.0}, read_gbs=20.0), rows)
+    sentence, _, *table = runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))["section"](run).splitlines()
+    assert sentence.endswith(f" of the {len(CASES)} rows of `mmha bench`:")
+    assert len({line.count("|") for line in table}) == 1
+    # 4 x 64 operations a pair, 10**8 pairs, 0.0264 ms.
+    figures = "| 1471 | 0.0264 | 55708.33 | 969697 | 484848% |"
+    assert f"| forward, 8 documents | float32 | 1 × 8 | 4096 {figures}" in table
+    assert f"| forward, causal | float32 | 1 × 8/2 | 1 × 8192 {figures}" in table
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
