@@ -124,7 +124,8 @@ void check(const Case& c, const std::string& isa, DType dtype, int features, boo
   if (p.has(kAdditives)) {
     compare(name + "dfull", p.dfull, want.dfull, limit, floor);
     compare(name + "dkeys", p.dkeys, want.dkeys, limit, floor * terms);
-    compare(name + "dqueries", p.dqueries, want.dqueries, limit, floor * terms);
+    // All of a row: exactly 0 with exact arithmetic. A pair kernel rounds P forward and not backward, so that is left.
+    compare(name + "dqueries", p.dqueries, want.dqueries, limit, floor * 8 * std::sqrt((double)p.dqueries.size()));
   }
   Problem one = p;
   // One key/value head on three threads takes the split schedules, on one thread the fused: the bits must agree.
