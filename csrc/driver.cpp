@@ -65,6 +65,7 @@ namespace {
 
 // With fewer blocks than this for each thread, the chunks of keys of a block are shared out as well.
 constexpr int64_t kFewBlocks = 4;
+constexpr int64_t kWorthMerging = 256;
 
 // The chunks of all blocks, then the merges: the bits are those of whole blocks.
 void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int threads) {
@@ -82,7 +83,8 @@ void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int thre
       kernel.forward_chunk(args, b, h, block, i % chunks, parts.get() + i * part, scratch(floats));
     });
   });
-  run(units, threads, [&](int64_t i, int) {
+  // A second parallel region costs more than merging a few chunks.
+  run(units, units * chunks < kWorthMerging ? 1 : threads, [&](int64_t i, int) {
     place(i, [&](int64_t b, int64_t h, int64_t block) {
       kernel.forward_merge(args, b, h, block, parts.get() + i * chunks * part, chunks, scratch(floats));
     });
