@@ -41,6 +41,7 @@ SHOWN = (
     "masks backward window 4096 f32 1x8 d64",
     "masks backward causal 4096 bf16 1x8 d64",
     "features forward alibi 2048 f32 1x8 d64",
+    "features forward dropout 2048 f32 1x8 d64",
     "features training dropout 2048 f32 1x8 d64",
     "features training relative 2048 f32 1x8 d64",
     "features training softcap 2048 f32 1x8 d64",
