@@ -44,7 +44,6 @@ SHOWN = (
     "features forward dropout 2048 f32 1x8 d64",
     "features training dropout 2048 f32 1x8 d64",
     "features training relative 2048 f32 1x8 d64",
-    "features training softcap 2048 f32 1x8 d64",
     "irregular forward random 4096 f32 1x8 d64",
     "irregular forward bigbird 4096 f32 1x8 d64",
     "irregular backward longformer 4096 f32 1x8 d64",
