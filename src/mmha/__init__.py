@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import bias as bias
     from . import masks as masks
     from . import nn as nn
+    from .nn import Rotary as Rotary
     from .nn import pack as pack
     from .nn import unpack as unpack
     from .ops import attention as attention
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Public names are imported at their first use: `import mmha`, and with it `mmha --help`, must not wait for torch.
-_HOME = {"attention": "mmha.ops", "pack": "mmha.nn", "unpack": "mmha.nn"}
+_HOME = {"Rotary": "mmha.nn", "attention": "mmha.ops", "pack": "mmha.nn", "unpack": "mmha.nn"}
 _MODULES = ("bias", "masks", "nn", "reference")
 
-__all__ = ["__version__", "attention", "bias", "masks", "nn", "pack", "reference", "unpack"]
+__all__ = ["Rotary", "__version__", "attention", "bias", "masks", "nn", "pack", "reference", "unpack"]
 
 
 def __getattr__(name: str) -> Any:

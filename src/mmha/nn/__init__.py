@@ -7,10 +7,12 @@ from mmha.nn.block import Block
 from mmha.nn.feedforward import FeedForward
 from mmha.nn.packing import groups, pack, packed_positions, unpack
 from mmha.nn.positions import sinusoidal
+from mmha.nn.rotary import Rotary
 
 __all__ = [
     "Block",
     "FeedForward",
+    "Rotary",
     "SelfAttention",
     "groups",
     "pack",
