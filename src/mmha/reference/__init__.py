@@ -15,5 +15,21 @@ own head (and, with dropout, on which head of which batch row that is).
 from mmha.reference.dropout import Dropout, noise
 from mmha.reference.formula import attention, gradients
 from mmha.reference.rule import Derivatives, Gradients, RowsVisible, Rule
+from mmha.reference.step import Output, Rotation, Step, masked_multihead_attention, rotate, stored_as
 
-__all__ = ["Derivatives", "Dropout", "Gradients", "RowsVisible", "Rule", "attention", "gradients", "noise"]
+__all__ = [
+    "Derivatives",
+    "Dropout",
+    "Gradients",
+    "Output",
+    "Rotation",
+    "RowsVisible",
+    "Rule",
+    "Step",
+    "attention",
+    "gradients",
+    "masked_multihead_attention",
+    "noise",
+    "rotate",
+    "stored_as",
+]
