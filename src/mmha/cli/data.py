@@ -31,9 +31,9 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON for prog
     out = console()
     for row in rows:
         here = "[green]here[/green]" if row["here"] else "[dim]not here[/dim]"
-        out.print(f"[bold]{row['name']:<10}[/bold] {row['size'] / 1e6:5.1f} MB  {here}  {row['what']}")
+        out.print(f"[bold]{row['name']:<11}[/bold] {row['size'] / 1e6:5.1f} MB  {here}  {row['what']}")
         out.print(
-            f"{'':10} {'':8}  {row['client']} {row['package']} {row['version']}; {row['licence']}",
+            f"{'':11} {'':8}  {row['client']} {row['package']} {row['version']}; {row['licence']}",
             style="dim",
             markup=False,
         )

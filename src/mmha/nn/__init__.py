@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmha.nn.attention import SelfAttention
 from mmha.nn.block import Block
-from mmha.nn.feedforward import FeedForward
+from mmha.nn.feedforward import FeedForward, SwiGLU
 from mmha.nn.packing import groups, pack, packed_positions, unpack
 from mmha.nn.positions import sinusoidal
 from mmha.nn.rotary import Rotary
@@ -14,6 +14,7 @@ __all__ = [
     "FeedForward",
     "Rotary",
     "SelfAttention",
+    "SwiGLU",
     "groups",
     "pack",
     "packed_positions",

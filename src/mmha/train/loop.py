@@ -47,7 +47,7 @@ class Progress:
     epoch: int = 0
     loss: float = math.nan
     score: float = 0.0
-    best: float = -1.0
+    best: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Run:
                 epoch = batches(self.progress.epoch)
                 self.progress.steps = len(epoch) * self.settings.epochs
                 for batch in epoch[self.progress.step - self.progress.epoch * len(epoch) :]:
-                    self._step(batch, loss)
+                    self.step(batch, loss)
                     show(self.progress)
                     if stop.asked or time.monotonic() - saved > self.settings.save_every:
                         self.save()
@@ -116,7 +116,8 @@ class Run:
                 stop.leave()
         return self.progress
 
-    def _step(self, batch: Any, loss: Callable[[nn.Module, Any], Tensor]) -> None:
+    def step(self, batch: Any, loss: Callable[[nn.Module, Any], Tensor]) -> None:
+        """One step of the optimizer, at the rate and with the dropout that belong to its number."""
         begun = time.perf_counter()
         at = self.progress
         torch.manual_seed(self.settings.seed * 1_000_003 + at.step)

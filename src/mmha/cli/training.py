@@ -1,0 +1,64 @@
+"""What the commands of `mmha train` share: the folder of a run, and its progress on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmha.train.loop import Run
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Raise ValueError when there is no run to go on with, or one that would be overwritten."""
+    there = (out / "state.json").exists()
+    if resume and not there:
+        raise ValueError(f"--resume: expected a stopped run in {out}, got none")
+    if there and not resume:
+        raise ValueError(f"--out: {out} holds a run already: go on with --resume, or choose another folder")
+
+
+def fetch(name: str) -> Path:
+    """The folder of a set of data, fetched first when it is not here; the terminal says so meanwhile."""
+    from mmha.cli.printing import console
+    from mmha.data import registry
+
+    with console(stderr=True).status(f"{name}: fetching or verifying"):
+        return registry.get(name)
+
+
+@contextlib.contextmanager
+def bar(run: Run, unit: str, name: str, score: Callable[[float, int], str]) -> Iterator[Any]:
+    """A progress bar on stderr; into a pipe, one line a round.
+
+    Args: unit, what a pass between two scores is called; name, what is scored; score, the text of a score to so many
+        digits.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from mmha.cli.printing import console
+
+    err = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("training", total=None)
+        told = run.progress.epoch
+
+        def show(at: Any) -> None:
+            nonlocal told
+            best = f" · {name} {score(at.best, 2)}" if at.epoch else ""
+            number = min(at.epoch + 1, run.settings.epochs)
+            text = f"{unit} {number} of {run.settings.epochs} · loss {at.loss:.4f}{best}"
+            progress.update(task, total=at.steps, completed=at.step, description=text)
+            if at.epoch > told:
+                told = at.epoch
+                line = f"{unit} {at.epoch:>2}  loss {at.loss:.4f}  {name} {score(at.score, 3)}  {at.seconds:6.0f} s"
+                err.print(line, markup=False)
+
+        try:
+            yield show
+        except KeyboardInterrupt:
+            err.print(f"stopped at step {run.progress.step} of {run.progress.steps}; go on with --resume", markup=False)
+            raise

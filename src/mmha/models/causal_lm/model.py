@@ -1,0 +1,213 @@
+"""A causal language model: each token sees those before it and itself, and says what the next one may be.
+
+x = E(token); then for each layer x ← x + attend(norm(x)), x ← x + swiglu(norm(x)); logits = norm(x)·Eᵀ. Norms are
+RMSNorm, positions are rotary, several query heads share a key/value head, and there are no biases: the usual block of
+today's decoders (Touvron et al., *LLaMA* (2023), section 2.2; Ainslie et al., *GQA* (2023)).
+
+With caches the same forward continues what they hold: a whole prompt, a chunk of it or one token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmha import checkpoint, checks, masks
+from mmha.models.causal_lm.config import SHIPPED, Config, read_config
+from mmha.models.causal_lm.tokenizer import Tokenizer
+from mmha.nn import Rotary, SwiGLU, packed_positions
+from mmha.ops import attention
+
+
+class Attention(nn.Module):
+    """Grouped-query attention under a mask: head h reads the key/value head h // (heads / kv_heads).
+
+    Shapes: x float32 (B, T, width) → (B, T, width); `turn` rotates q and k to where they stand.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.project_in = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
+        self.project_out = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        turn: Callable[[Tensor], Tensor],
+        mask: masks.Mask,
+        cache: Any = None,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        heads = self.project_in(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        q, k = turn(q), turn(k)
+        if cache is None:
+            seen = attention(q, k, v, mask)
+        else:
+            cache.append(k, v, counts)
+            seen = attention(_roll(q, counts), cache, mask=mask)  # type: ignore[call-arg]
+            seen = _roll(seen, counts, back=True)
+        out: Tensor = self.project_out(seen.transpose(1, 2).flatten(2))
+        return out
+
+
+class Layer(nn.Module):
+    """One block of the decoder: attention, then the feed-forward half, each on what its norm gives."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.norm_feed_forward = nn.RMSNorm(config.width, eps=1e-6)
+        self.feed_forward = SwiGLU(config.width, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), *how))
+        out: Tensor = x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+        return out
+
+
+class CausalLM(nn.Module):
+    """Logits of the token that follows each token.
+
+    Args: tokens int (B, T); caches from `new_caches`: the tokens follow what they hold and are appended, and nothing
+        is differentiated; counts int (B,): row b takes its first counts[b] tokens only (prompts padded on the right),
+        and logits beyond them mean nothing; documents: the lengths of the documents that are packed in one row.
+    Returns: float32 (B, T, vocabulary).
+    Raises: ValueError or TypeError naming the argument, what was expected and what came.
+
+    >>> from mmha.models.causal_lm import small
+    >>> CausalLM(small(259))(torch.zeros(2, 5, dtype=torch.int64)).shape
+    torch.Size([2, 5, 259])
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.rotary = Rotary(config.head_dim, config.rotary_base)
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.dropout = nn.Dropout(config.dropout)
+        # What is added to the residual stream starts smaller the more layers add to it (Radford et al. 2019).
+        for name, weight in self.named_parameters():
+            if weight.ndim > 1:
+                added = name.endswith(("project_out.weight", "down.weight"))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if added else 0.02)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        caches: Sequence[Any] | None = None,
+        counts: Tensor | Sequence[int] | None = None,
+        *,
+        documents: Sequence[int] | None = None,
+    ) -> Tensor:
+        self._check(tokens, caches, documents)
+        counts = None if counts is None else _counts(counts, tokens)
+        mask: masks.Mask = masks.Causal()
+        if documents is not None:
+            mask = mask & masks.Documents.from_lengths(documents)
+            positions = packed_positions(documents)
+        elif caches is None:
+            positions = torch.arange(tokens.shape[1])
+        else:
+            positions = caches[0].lengths[:, None] + torch.arange(tokens.shape[1])
+        cos, sin = self.rotary.angles(positions)
+        turn = partial(self.rotary.turn, cos=cos, sin=sin)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and caches is None):
+            x = self.dropout(self.embedding(tokens))
+            for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+                x = layer(x, turn, mask, cache, counts)
+            return nn.functional.linear(self.norm(x), self.embedding.weight)
+
+    def new_caches(
+        self, batch: int, max_len: int, *, window: int | None = None, sinks: int = 0, dtype: torch.dtype = torch.float32
+    ) -> list[Any]:
+        """Empty caches, one a layer, for `batch` rows of at most `max_len` tokens; the arguments of `mmha.KVCache`."""
+        from mmha import KVCache
+
+        sizes = (batch, self.config.kv_heads, max_len, self.config.head_dim)
+        return [KVCache(*sizes, dtype=dtype, window=window, sinks=sinks) for _ in self.layers]
+
+    def _check(self, tokens: Tensor, caches: Sequence[Any] | None, documents: Sequence[int] | None) -> None:
+        checks.dtype_in("tokens", tokens, ("int64", "int32"))
+        checks.require(tokens.ndim == 2, "tokens", "2 dimensions (B, T)", checks.shape_text(tokens.shape))
+        if tokens.numel():
+            low, high = (int(t) for t in tokens.aminmax())
+            fits = low >= 0 and high < self.config.vocabulary
+            checks.require(fits, "tokens", f"numbers from 0 to {self.config.vocabulary - 1}", f"{low} to {high}")
+        if caches is not None:
+            layers = len(self.layers)
+            checks.require(len(caches) == layers, "caches", f"one a layer = {layers}", str(len(caches)))
+        if documents is not None:
+            checks.require(caches is None, "documents", "no caches beside them", "caches")
+            checks.require(
+                tokens.shape[0] == 1, "tokens", "B = 1 for packed documents", checks.shape_text(tokens.shape)
+            )
+            total = sum(documents)
+            checks.require(total == tokens.shape[1], "documents", f"lengths of sum T = {tokens.shape[1]}", total)
+
+
+def _counts(counts: Tensor | Sequence[int], tokens: Tensor) -> Tensor:
+    batch, length = tokens.shape
+    found = torch.as_tensor(counts)
+    checks.dtype_in("counts", found, ("int64", "int32"))
+    checks.shape_is("counts", found, (batch,), "(B,)")
+    fits = not batch or (int(found.min()) >= 0 and int(found.max()) <= length)
+    checks.require(fits, "counts", f"numbers from 0 to T = {length}", str(found.tolist()))
+    return found.to(torch.int64)
+
+
+def _roll(x: Tensor, counts: Tensor | None, back: bool = False) -> Tensor:
+    """x (B, H, T, D), the first counts[b] of its T tokens moved to the end, where a cache expects the queries."""
+    length = x.shape[2]
+    if counts is None or bool((counts == length).all()):
+        return x
+    shift = counts if not back else -counts
+    index = (torch.arange(length) + shift[:, None]) % max(length, 1)
+    return x.gather(2, index[:, None, :, None].expand_as(x))
+
+
+def save(model: CausalLM, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
+    """Write the model to `path` (.json), tokenizer included, and its weights beside it in 16 bits.
+
+    Raises: OSError when the folder cannot be written.
+    """
+    merges = "\n".join(" ".join(pair) for pair in tokenizer.merges)
+    document = {"model": "causal_lm", "about": about, "config": asdict(model.config), "merges": merges}
+    checkpoint.save(path, {k: v.half() for k, v in model.state_dict().items()}, document, name)
+
+
+def load(place: Path | str = SHIPPED) -> tuple[CausalLM, Tokenizer]:
+    """The model and its tokenizer from a checkpoint or the folder that holds it, by default those that ship with mmha.
+
+    Raises: FileNotFoundError when it is not there, ValueError when it is damaged or of another model.
+    """
+    path = Path(place)
+    path = path / SHIPPED.name if path.is_dir() else path
+    document, data = checkpoint.read(path)
+    config = read_config(document, path)
+    try:
+        merges = [(first, second) for first, second in map(str.split, document["merges"].splitlines())]
+        tokenizer = Tokenizer(merges)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the pairs of a tokenizer, got others ({error!r})") from None
+    if tokenizer.vocab_size != config.vocabulary:
+        raise ValueError(f"{path}: expected {config.vocabulary} tokens, got {tokenizer.vocab_size}")
+    with torch.random.fork_rng(devices=[]):
+        model = CausalLM(config)
+    try:
+        model.load_state_dict({k: v.float() for k, v in checkpoint.tensors(data, path).items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
+    return model.eval(), tokenizer
