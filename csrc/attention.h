@@ -19,8 +19,9 @@ constexpr int kBackwardKeys = 128;
 // Keys whose softmax is one online chain; the chunks are then merged in ascending order. A multiple of kForwardKeys.
 constexpr int kChunkKeys = 1024;
 
-enum class DType : int32_t { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2 };
-constexpr int kDTypes = 3;
+enum class DType : int32_t { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kInt8 = 3 };
+constexpr int kDTypes = 3;  // of q, k, v and out
+constexpr int kCacheDTypes = 4;
 
 struct bf16 {
   uint16_t bits;
@@ -80,6 +81,8 @@ struct Extras {
   float keep_scale;
 };
 
+struct CacheView;
+
 struct ForwardArgs {
   Sizes size;
   PlanView plan;
@@ -88,9 +91,10 @@ struct ForwardArgs {
   float* lse;      // (B, H, Tq) contiguous, or nullptr
   float scale;
   const Extras* extras;  // nullptr: none
-  // Query heads that one block holds, one after the other: 1; or, without extras and where all their rows fit
-  // (few_rows), those that share a key/value head.
+  // Query heads that one block holds, one after the other: 1; or, where no extra tells them apart, as many of those
+  // that share a key/value head as have room.
   int64_t fold;
+  const CacheView* cache;  // takes the place of k and v, which are then empty; or nullptr
 };
 
 struct BackwardArgs {
@@ -128,18 +132,23 @@ struct AdditiveGradient {
   int64_t batch, heads, q_len, k_len;
 };
 
-// One set per element type. Every function computes one task; the drivers (driver.cpp) decide which thread runs which
-// task. `scratch` is 64-byte aligned and at least `*_scratch` floats long.
-struct TypedKernels {
-  int64_t (*forward_scratch)(const Sizes&);
-  int64_t (*backward_scratch)(const Sizes&, int64_t keys);  // `keys` of grad_k and grad_v that a task gathers
+// Forward, one task a call; the drivers (driver.cpp) decide which thread runs which task. `scratch` is 64-byte aligned
+// and at least `scratch_floats` floats long.
+struct ForwardKernels {
+  int64_t (*scratch_floats)(const Sizes&);
   // Rows [block * kForwardRows, ...) of query head h, or all rows of heads [h, h + fold).
-  void (*forward_block)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, float* scratch);
+  void (*block)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, float* scratch);
   // The same in two steps: the keys of one chunk alone, and the chunks' results merged, with the same bits.
-  void (*forward_chunk)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part,
-                        float* scratch);
-  void (*forward_merge)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, const float* parts, int64_t count,
-                        float* scratch);
+  void (*chunk)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part, float* scratch);
+  void (*merge)(const ForwardArgs&, int64_t b, int64_t h, int64_t block, const float* parts, int64_t count,
+                float* scratch);
+  int64_t fold_rows;  // the most rows that a folded block may have
+};
+
+// One set per element type of q, k, v and out; as above.
+struct TypedKernels {
+  ForwardKernels forward;
+  int64_t (*backward_scratch)(const Sizes&, int64_t keys);  // `keys` of grad_k and grad_v that a task gathers
   // All of grad_k and grad_v of one key/value head, and grad_q of the query heads that share it.
   void (*backward_group)(const BackwardArgs&, int64_t b, int64_t kv_head, float* scratch);
   // The same result in two independent passes: grad_k and grad_v of one key tile; grad_q of one query block.
@@ -153,12 +162,20 @@ struct TypedKernels {
   void (*additive_gradient)(const BackwardArgs&, const AdditiveGradient&, int64_t group, int64_t block, int64_t tile,
                             float* scratch);
   void (*row_dot)(const RowDotArgs&, int64_t b, int64_t h);
-  int64_t few_rows;  // the most rows that a folded block may have
+};
+
+// One set per element type of a cache; q and out are float32, their rows one after the other.
+struct CacheKernels {
+  ForwardKernels forward;
+  // The token at `position` of one key/value head of row b: key (head_dim) and value (value_dim) to its slot, and back.
+  void (*write)(const CacheView&, int64_t b, int64_t kv_head, int64_t position, const float* key, const float* value);
+  void (*read)(const CacheView&, int64_t b, int64_t kv_head, int64_t position, float* key, float* value);
 };
 
 struct KernelTable {
   const char* name;
   TypedKernels typed[kDTypes];
+  CacheKernels cached[kCacheDTypes];
   // Runs `rounds` x flops_per_round() floating point operations on registers.
   float (*probe_fma)(int64_t rounds);
   int64_t (*probe_flops_per_round)();

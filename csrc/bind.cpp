@@ -1,4 +1,5 @@
-// The Python module mmha._kernels: spans and plans, whose arrays come from numpy; attention is in bind_attention.cpp.
+// The Python module mmha._kernels: spans and plans, whose arrays come from numpy; attention and caches are in
+// bind_attention.cpp and bind_cache.cpp.
 #include "bind.h"
 
 #include <nanobind/nanobind.h>
@@ -188,6 +189,7 @@ NB_MODULE(_kernels, m) {
       .def("tiles", &plan_tiles, "q_tile"_a = mmha::kForwardRows, "k_tile"_a = mmha::kForwardKeys);
 
   bind_attention(m);
+  bind_cache(m);
 
   m.def("probe_fma", &mmha::probe_fma_gflops, "threads"_a, "seconds"_a = 0.2, nb::call_guard<nb::gil_scoped_release>());
   m.def("probe_read", &mmha::probe_read_gbytes, "nbytes"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());

@@ -3,3 +3,4 @@
 #include <nanobind/nanobind.h>
 
 void bind_attention(nanobind::module_& m);
+void bind_cache(nanobind::module_& m);

@@ -2,15 +2,10 @@
 // DLPack crossing costs microseconds a tensor, which tiny problems would feel.
 #include "bind.h"
 
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
-
-#include <algorithm>
-#include <cmath>
 #include <stdexcept>
 #include <tuple>
 
+#include "bind_arguments.h"
 #include "driver.h"
 
 namespace nb = nanobind;
@@ -20,25 +15,11 @@ namespace {
 
 using mmha::Plan;
 using mmha::RowGrid;
-using Dims = std::tuple<int64_t, int64_t, int64_t>;
-using Dims4 = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 using TensorArg = std::tuple<uintptr_t, Dims4, Dims>;  // pointer, (B, heads, T, width), strides of all but the last
 
 mmha::Tensor tensor(const TensorArg& t) {
   const auto& [pointer, dims, strides] = t;
   return {reinterpret_cast<void*>(pointer), std::get<0>(strides), std::get<1>(strides), std::get<2>(strides)};
-}
-
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-mmha::DType dtype_of(int code) {
-  if (code < 0 || code >= mmha::kDTypes)
-    throw std::invalid_argument("`dtype`: expected 0 (float32), 1 (bfloat16) or 2 (float16), got " +
-                                std::to_string(code));
-  return static_cast<mmha::DType>(code);
 }
 
 void check_dims(const TensorArg& t, const char* name, const Dims4& expected) {
@@ -59,39 +40,6 @@ mmha::Sizes sizes(const Plan& plan, const TensorArg& q, const TensorArg& k, cons
   return s;
 }
 
-// softcap, addresses of start and slopes, table (address, width, head stride), additives (address, dtype, strides),
-// address of sinks, dropout_p, seed; an address of 0 stands for what is not there.
-using ExtrasArg = std::tuple<float, uintptr_t, uintptr_t, Dims, std::vector<std::tuple<uintptr_t, int, Dims4>>,
-                             uintptr_t, double, int64_t>;
-
-// The kernels' view of the extras, with the list that it points into.
-struct Extras {
-  std::vector<mmha::Additive> additives;
-  mmha::Extras view{};
-  bool given;
-
-  explicit Extras(const std::optional<ExtrasArg>& arg) : given(arg.has_value()) {
-    if (!given) return;
-    const auto& [softcap, start, slopes, table, tensors, sinks, dropout_p, seed] = *arg;
-    for (const auto& [address, code, strides] : tensors)
-      additives.push_back({pointer<const void>(address), dtype_of(code), std::get<0>(strides), std::get<1>(strides),
-                           std::get<2>(strides), std::get<3>(strides)});
-    view.softcap = softcap;
-    view.start = pointer<const int64_t>(start);
-    view.slopes = pointer<const float>(slopes);
-    view.table = pointer<const float>(std::get<0>(table));
-    view.table_width = std::get<1>(table);
-    view.table_stride = std::get<2>(table);
-    view.additives = additives.data();
-    view.additive_count = (int64_t)additives.size();
-    view.sinks = pointer<const float>(sinks);
-    view.seed = (uint64_t)seed;
-    view.threshold = (uint32_t)std::min(std::nearbyint(dropout_p * 4294967296.0), 4294967295.0);
-    view.keep_scale = dropout_p < 1.0 ? (float)(1.0 / (1.0 - dropout_p)) : 0.0f;
-  }
-  const mmha::Extras* get() const { return given ? &view : nullptr; }
-};
-
 void forward(const Plan& plan, int dtype, const TensorArg& q, const TensorArg& k, const TensorArg& v,
              const TensorArg& out, uintptr_t residual, uintptr_t lse, float scale,
              const std::optional<ExtrasArg>& extras, int threads) {
@@ -100,7 +48,7 @@ void forward(const Plan& plan, int dtype, const TensorArg& q, const TensorArg& k
   const Extras extra(extras);
   const mmha::ForwardArgs args{
       s,     {},          tensor(q), tensor(k), tensor(v), tensor(out), pointer<void>(residual), pointer<float>(lse),
-      scale, extra.get(), 1};
+      scale, extra.get(), 1,         nullptr};
   const mmha::DType type = dtype_of(dtype);
   nb::gil_scoped_release release;
   mmha::forward(args, plan, type, threads);

@@ -53,6 +53,7 @@ std::vector<Unit> heavy_first(const Plan& plan, const Sizes& s, int64_t group) {
 }
 
 const TypedKernels& typed(DType dtype) { return kernels().typed[(int)dtype]; }
+const CacheKernels& cached(DType dtype) { return kernels().cached[(int)dtype]; }
 
 template <class F>
 void run(int64_t count, int threads, F f) {
@@ -68,39 +69,48 @@ constexpr int64_t kFewBlocks = 4;
 constexpr int64_t kWorthMerging = 256;
 
 // The chunks of all blocks, then the merges: the bits are those of whole blocks.
-void forward_split(const ForwardArgs& args, const TypedKernels& kernel, int threads) {
+void forward_split(const ForwardArgs& args, const ForwardKernels& kernel, int threads) {
   const Sizes& s = args.size;
   const int64_t blocks = (s.q_len + kForwardRows - 1) / kForwardRows, heads = s.heads / args.fold;
   const int64_t units = s.batch * heads * blocks;
   const int64_t chunks = (s.k_len + kChunkKeys - 1) / kChunkKeys, part = chunk_floats(s.value_dim);
-  const int64_t floats = kernel.forward_scratch(s);
+  const int64_t floats = kernel.scratch_floats(s);
   const auto place = [&](int64_t unit, auto f) {
     f(unit / blocks / heads, unit / blocks % heads * args.fold, unit % blocks);
   };
   const std::unique_ptr<float[]> parts(new float[units * chunks * part]);
   run(units * chunks, threads, [&](int64_t i, int) {
     place(i / chunks, [&](int64_t b, int64_t h, int64_t block) {
-      kernel.forward_chunk(args, b, h, block, i % chunks, parts.get() + i * part, scratch(floats));
+      kernel.chunk(args, b, h, block, i % chunks, parts.get() + i * part, scratch(floats));
     });
   });
   // A second parallel region costs more than merging a few chunks.
   run(units, units * chunks < kWorthMerging ? 1 : threads, [&](int64_t i, int) {
     place(i, [&](int64_t b, int64_t h, int64_t block) {
-      kernel.forward_merge(args, b, h, block, parts.get() + i * chunks * part, chunks, scratch(floats));
+      kernel.merge(args, b, h, block, parts.get() + i * chunks * part, chunks, scratch(floats));
     });
   });
+}
+
+// How many query heads a block holds: the most that share a key/value head, divide the group evenly and leave room.
+int64_t heads_per_block(const ForwardArgs& args, const ForwardKernels& kernel) {
+  const Extras* x = args.extras;
+  if (x && (x->slopes || x->table || x->additive_count || x->threshold)) return 1;  // they tell the heads apart
+  const int64_t group = args.size.heads / args.size.kv_heads, room = kernel.fold_rows / args.size.q_len;
+  for (int64_t fold = std::min(group, room); fold > 1; fold--)
+    if (group % fold == 0) return fold;
+  return 1;
 }
 
 }  // namespace
 
 // One task is one block of rows of one head. Heads follow one another, so that K and V of a head stay in the cache,
 // and inside a head the heavy blocks come first: what is left at the end is light.
-void forward(ForwardArgs args, const Plan& plan, DType dtype, int threads) {
-  const TypedKernels& kernel = typed(dtype);
+static void forward(ForwardArgs args, const Plan& plan, const ForwardKernels& kernel, int threads) {
   const Sizes& s = args.size;
   args.plan = plan.view();
-  const int64_t blocks = plan.blocks(), floats = kernel.forward_scratch(s), group = s.heads / s.kv_heads;
-  args.fold = !args.extras && group * s.q_len <= kernel.few_rows ? group : 1;
+  const int64_t blocks = plan.blocks(), floats = kernel.scratch_floats(s);
+  args.fold = heads_per_block(args, kernel);
   threads = worthwhile(threads, all_pairs(plan, s), s);
   if (threads > 1 && s.batch * s.heads / args.fold * blocks < kFewBlocks * threads && s.k_len > kChunkKeys)
     return forward_split(args, kernel, threads);
@@ -108,8 +118,16 @@ void forward(ForwardArgs args, const Plan& plan, DType dtype, int threads) {
   run((int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
     const Unit& u = units[i / blocks];
     const int64_t block = plan.block_order()[mask_group(plan, u.b, u.h) * blocks + i % blocks];
-    kernel.forward_block(args, u.b, u.h, block, scratch(floats));
+    kernel.block(args, u.b, u.h, block, scratch(floats));
   });
+}
+
+void forward(const ForwardArgs& args, const Plan& plan, DType dtype, int threads) {
+  forward(args, plan, typed(dtype).forward, threads);
+}
+
+void cached_forward(const ForwardArgs& args, const Plan& plan, int threads) {
+  forward(args, plan, cached(args.cache->dtype).forward, threads);
 }
 
 namespace {
@@ -232,6 +250,38 @@ void sink_gradient(const Sizes& s, const float* lse, const float* delta, const f
         if (lse[i] != -INFINITY) sum -= std::exp((double)sinks[h] - lse[i]) * delta[i];
     out[h] = (float)sum;
   }
+}
+
+namespace {
+
+// All (row, position) pairs of a call that reads or writes tokens: row b has positions [first[b], first[b] + count[b]).
+template <class F>
+void each_token(int64_t batch, int64_t kv_heads, const int64_t* count, int64_t numbers, int threads, F f) {
+  int64_t tokens = 0;
+  for (int64_t b = 0; b < batch; b++) tokens += count[b];
+  run(batch * kv_heads, tokens * numbers < kWorthThreads ? 1 : threads, [&](int64_t i, int) {
+    for (int64_t t = 0; t < count[i / kv_heads]; t++) f(i / kv_heads, i % kv_heads, t);
+  });
+}
+
+}  // namespace
+
+void cache_write(const CacheView& c, const TokenArgs& x, int threads) {
+  const CacheKernels& kernel = cached(c.dtype);
+  each_token(x.batch, c.kv_heads, x.count, c.kv_heads * (c.head_dim + c.value_dim), threads,
+             [&](int64_t b, int64_t kv, int64_t t) {
+               const int64_t at = (b * c.kv_heads + kv) * x.tokens + t;
+               kernel.write(c, b, kv, x.first[b] + t, x.keys + at * c.head_dim, x.values + at * c.value_dim);
+             });
+}
+
+void cache_read(const CacheView& c, const TokenArgs& x, int threads) {
+  const CacheKernels& kernel = cached(c.dtype);
+  each_token(x.batch, c.kv_heads, x.count, c.kv_heads * (c.head_dim + c.value_dim), threads,
+             [&](int64_t b, int64_t kv, int64_t t) {
+               const int64_t at = (b * c.kv_heads + kv) * x.tokens + t;
+               kernel.read(c, b, kv, x.first[b] + t, x.keys + at * c.head_dim, x.values + at * c.value_dim);
+             });
 }
 
 namespace {

@@ -1,11 +1,25 @@
 // Shares the tasks of one call out over threads.
 #pragma once
 #include "attention.h"
+#include "cache.h"
 #include "plan.h"
 
 namespace mmha {
 
-void forward(ForwardArgs args, const Plan& plan, DType dtype, int threads);
+void forward(const ForwardArgs& args, const Plan& plan, DType dtype, int threads);
+// The same for float32 queries over args.cache; the rows of q, and of out, lie one after the other.
+void cached_forward(const ForwardArgs& args, const Plan& plan, int threads);
+
+// Tokens of a cache: count[b] of row b, from position first[b] on. keys (batch, Hk, tokens, D) and values
+// (batch, Hk, tokens, Dv), contiguous float32.
+struct TokenArgs {
+  int64_t batch, tokens;
+  const int64_t *first, *count;
+  float *keys, *values;
+};
+void cache_write(const CacheView& cache, const TokenArgs& tokens, int threads);
+void cache_read(const CacheView& cache, const TokenArgs& tokens, int threads);
+
 void backward(BackwardArgs args, const Plan& plan, DType dtype, int threads);
 void row_dot(const RowDotArgs& args, DType dtype, int threads);
 

@@ -1,7 +1,8 @@
 // Blocks of at most kLanes rows (a few queries against many keys), where most lanes of forward.h would idle.
 //
 //   S[i, j] = sum_d Q[i, d] * K[d, j]     lanes are keys: a panel of K is transposed, then every row reads it
-//   softmax                               as in forward.h, S transposed once, in one vector of rows
+//   softmax                               along the keys where all rows see all of the tile and nothing is added;
+//                                         else as in forward.h, S transposed once, in one vector of rows
 //   O[i, d] = sum_j P[i, j] * V[j, d]     lanes are columns of V, which is read once
 //
 // Every number is the same chain of FMAs as in forward.h, so the bits are the same: a token that is decoded alone
@@ -9,7 +10,7 @@
 // once.
 #pragma once
 #include "product.h"
-#include "softmax.h"
+#include "values.h"
 
 namespace mmha {
 namespace {
@@ -39,12 +40,12 @@ static inline void start_few(const ForwardArgs& a, const Place& where, ForwardSt
   for (int64_t i = 0; i < where.count * wide; i++) st.few.out[i] = 0.0f;
 }
 
-// Scores of a run of keys, in the layout of forward.h.
+// Scores of a run of keys; k is the row of its first.
 template <class E>
 static inline void few_scores(const E* k, int64_t stride, const Run& run, ForwardState& st) {
   const int64_t dim = st.q.width;
   for (int64_t j = run.first; j < run.last; j += kPanel) {
-    pack_transposed(k + j * stride, stride, min64(kPanel, run.last - j), dim, 1.0f, 1, st.few.keys);
+    pack_transposed(k + (j - run.first) * stride, stride, min64(kPanel, run.last - j), dim, 1.0f, 1, st.few.keys);
     for (int r = 0; r < st.few.rows; r += kKeyRows) {
       const int n = st.few.rows - r < kKeyRows ? st.few.rows - r : kKeyRows;
       with_rows<kKeyRows>(n, [&](auto tag) {
@@ -53,36 +54,106 @@ static inline void few_scores(const E* k, int64_t stride, const Run& run, Forwar
       });
     }
   }
-  pack_transposed(st.few.scores + run.first, kFewStride, st.few.rows, run.last - run.first, 1.0f, 1,
-                  st.p + run.first * kPanel);
 }
 
-// O = O * rescale + P V of the tile; v is the row of its first key. A value that is not finite meets only the rows that
-// see it, for 0 * inf is NaN.
+// The running maximum of each row with `count` scores; what stands beyond them becomes -inf up to a whole vector.
+static inline void few_tops(int64_t count, ForwardState& st) {
+  for (int i = 0; i < st.few.rows; i++) {
+    float* s = st.few.scores + i * kFewStride;
+    for (int64_t j = count; j < round_up(count, kLanes); j++) s[j] = -__builtin_inff();
+    Vec top = set1(st.chunk.top[i]);
+    for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(s + j));
+    float lane[kLanes];
+    store(lane, top);
+    st.tile_top[i] = lane[0];
+    for (int x = 1; x < kLanes; x++)
+      if (!(lane[x] <= st.tile_top[i])) st.tile_top[i] = lane[x];
+  }
+}
+
+// sum[i] of R rows of probabilities, key by key: the chains run side by side.
+template <int R>
+static inline void few_sums(const float* p, int64_t count, float* sum) {
+  float s[R] = {};
+  for (int64_t j = 0; j < count; j++)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) s[r] += p[r * kFewStride + j];
+  for (int r = 0; r < R; r++) sum[r] = s[r];
+}
+
+// softmax_tile for a tile of `count` keys that every row sees, along the keys.
+static inline void few_softmax(int64_t count, ForwardState& st) {
+  for (int i = st.few.rows; i < kLanes; i++) st.tile_top[i] = st.chunk.top[i];
+  few_tops(count, st);
+  const Vec hidden = set1(-__builtin_inff());
+  const Vec old = load(st.chunk.top), found = load(st.tile_top);
+  const Vec top = select(equal(found, hidden), zero(), found), rescale = exp2(sub(old, top));
+  float tops[kLanes], sums[kLanes] = {};
+  store(tops, top);
+  store(st.chunk.top, found);
+  store(st.rescale, rescale);
+  for (int i = 0; i < st.few.rows; i++) {
+    float* s = st.few.scores + i * kFewStride;
+    for (int64_t j = 0; j < count; j += kLanes) store(s + j, exp2(sub(load(s + j), set1(tops[i]))));
+  }
+  for (int r = 0; r < st.few.rows; r += 4)
+    with_rows<4>(st.few.rows - r < 4 ? st.few.rows - r : 4,
+                 [&](auto tag) { few_sums<decltype(tag)::count>(st.few.scores + r * kFewStride, count, sums + r); });
+  store(st.chunk.sum, add(mul(load(st.chunk.sum), rescale), load(sums)));
+}
+
+// The same with rows in the lanes, for whatever is hidden, bent, added or dropped.
+static inline void few_softmax_lanes(Tile& tile, ForwardState& st) {
+  for (int r = 0; r < tile.runs; r++) {
+    const Run& run = tile.run[r];
+    pack_transposed(st.few.scores + run.first, kFewStride, st.few.rows, run.last - run.first, 1.0f, 1,
+                    st.p + run.first * kPanel);
+  }
+  if (st.adjust.scores()) adjust_scores(st.adjust, tile, {st.p, kPanel, kForwardKeys * kPanel}, kLanes, nullptr);
+  hide_tile<1>(tile, 0, st);
+  softmax_tile<1>(tile, 0, st);
+  if (st.adjust.drops()) drop_tile(tile, st);
+}
+
+// O += P V of one run; v is the row of its first key. A value that is not finite meets only the rows that see it, for
+// 0 * inf is NaN.
 template <class E>
-static inline void add_few_values(const E* v, int64_t stride, int64_t width, const Tile& tile, ForwardState& st) {
+static inline void add_few_values(const E* v, int64_t stride, int64_t width, const Run& run, const Tile& tile,
+                                  ForwardState& st) {
+  constexpr int64_t kMost = 32;  // rows of V stay in L1 while O's columns pass over them
   const int64_t wide = wide_width(width);
+  const auto row = [&](int64_t j) { return v + (j - run.first) * stride; };
+  for (int64_t j = run.first, next; j < run.last; j = next) {
+    const bool poison = is_poison(row(j), width, tile, j);
+    next = j + 1;
+    while (next < run.last && next - j < kMost && !poison && !is_poison(row(next), width, tile, next)) next++;
+    const Few& few = st.few;
+    const float* p = few.weights + j * few.weight_key;
+    if (!poison) {
+      outer(ProductOf<E>{p, few.weight_row, few.weight_key, few.rows, row(j), stride, next - j, few.out, wide, width});
+      continue;
+    }
+    for (int i = 0; i < few.rows; i++)
+      if (tile.seen[j] >> i & 1) add_scaled_row(p[i * few.weight_row], row(j), few.out + i * wide, width);
+  }
+}
+
+// One tile of a block of few rows.
+template <class S>
+static inline void attend_few(const S& source, Tile& tile, ForwardState& st) {
+  const bool along_keys = tile.is_full() && !st.adjust.scores() && !st.adjust.drops();
+  for (int r = 0; r < tile.runs; r++) source.few_scores(tile, tile.run[r], st);
+  st.few.weights = along_keys ? st.few.scores : st.p;
+  st.few.weight_row = along_keys ? kFewStride : 1;
+  st.few.weight_key = along_keys ? 1 : kPanel;
+  if (along_keys) few_softmax(tile.last - tile.first, st);
+  else few_softmax_lanes(tile, st);
   for (int i = 0; i < st.few.rows; i++)
-    for (int64_t d = 0; d < width; d += kLanes) {
-      float* at = st.few.out + i * wide + d;
+    for (int64_t d = 0; d < source.width; d += kLanes) {
+      float* at = st.few.out + i * wide_width(source.width) + d;
       store(at, mul(load(at), set1(st.rescale[i])));
     }
-  for (int r = 0; r < tile.runs; r++)
-    for (int64_t j = tile.run[r].first, next; j < tile.run[r].last; j = next) {
-      const auto poisoned = [&](int64_t key) {
-        return tile.is_mixed(tile.first + key) && !all_finite(v + key * stride, 0, 1, width);
-      };
-      const bool poison = poisoned(j);
-      next = j + 1;
-      while (next < tile.run[r].last && next - j < kWideRows && !poison && !poisoned(next)) next++;
-      const RowView rows = wide_rows(v + j * stride, stride, next - j, width, st.wide);
-      if (!poison) {
-        outer({st.p + j * kPanel, 1, kPanel, st.few.rows, rows.data, rows.stride, next - j, st.few.out, wide, width});
-        continue;
-      }
-      for (int i = 0; i < st.few.rows; i++)
-        if (tile.seen[j] >> i & 1) add_scaled_row(st.p[j * kPanel + i], rows.data, st.few.out + i * wide, width);
-    }
+  for (int r = 0; r < tile.runs; r++) source.add_few(tile, tile.run[r], st);
 }
 
 // The chunk's output in the layout of forward.h; the next chunk starts at 0.

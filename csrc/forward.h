@@ -22,37 +22,52 @@
 namespace mmha {
 namespace {
 
-// S of the tile, with everything that bends it or is added, and the maximum of what is visible.
+// Keys and values as rows in memory, of one key/value head.
 template <class E>
-static inline void score_tile(const ForwardArgs& a, const E* k, Tile& tile, ForwardState& st) {
-  const int64_t ks = a.k.stride_t;
-  const Lanes scores = {st.p, kPanel, kForwardKeys * kPanel};
-  for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
-  if (tile.is_full() && !st.adjust.scores() && !st.few.rows) {
-    dot_keys<true>(k + tile.first * ks, ks, tile.last - tile.first, st.q, scores, st.tile_top);
-    return;
-  }
-  for (int r = 0; r < tile.runs; r++) {
-    const Run run = tile.run[r];
+struct PlainRows {
+  const E *k, *v;
+  int64_t k_stride, v_stride, width;
+  static constexpr bool kScaled = false;  // scores come out of dot() as they are
+
+  // Scores of a run: rows in the lanes; with Top, top becomes the maximum of itself and these.
+  template <bool Top>
+  void dot(const Tile& tile, const Run& run, ForwardState& st, float* top) const {
     const Lanes part = {st.p + run.first * kPanel, kPanel, kForwardKeys * kPanel};
-    if (st.few.rows) few_scores(k + tile.first * ks, ks, run, st);
-    else dot_keys<false>(k + (tile.first + run.first) * ks, ks, run.last - run.first, st.q, part, nullptr);
+    dot_keys<Top>(k + (tile.first + run.first) * k_stride, k_stride, run.last - run.first, st.q, part, top);
   }
-  if (st.adjust.scores()) adjust_scores(st.adjust, tile, scores, st.few.rows ? kLanes : st.q.panels * kPanel, nullptr);
-  if (st.few.rows) return hide_tile<1>(tile, 0, st);
+  void add(const Tile& tile, ForwardState& st) const {
+    add_tile_values(v + tile.first * v_stride, v_stride, width, tile, st);
+  }
+  void few_scores(const Tile& tile, const Run& run, ForwardState& st) const {
+    mmha::few_scores(k + (tile.first + run.first) * k_stride, k_stride, run, st);
+  }
+  void add_few(const Tile& tile, const Run& run, ForwardState& st) const {
+    add_few_values(v + (tile.first + run.first) * v_stride, v_stride, width, run, tile, st);
+  }
+};
+
+// S of the tile, with everything that bends it or is added, and the maximum of what is visible.
+template <class S>
+static inline void score_tile(const S& source, Tile& tile, ForwardState& st) {
+  for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
+  if (tile.is_full() && !st.adjust.scores() && !S::kScaled)
+    return source.template dot<true>(tile, tile.run[0], st, st.tile_top);
+  for (int r = 0; r < tile.runs; r++) source.template dot<false>(tile, tile.run[r], st, nullptr);
+  if (st.adjust.scores())
+    adjust_scores(st.adjust, tile, {st.p, kPanel, kForwardKeys * kPanel}, st.q.panels * kPanel, nullptr);
   for (int p = 0; p < st.q.panels; p++) hide_tile(tile, p, st);
 }
 
-template <class E>
-static inline void attend_tile(const ForwardArgs& a, const E* k, const E* v, Tile& tile, ForwardState& st) {
-  const int64_t vs = a.v.stride_t;
-  score_tile(a, k, tile, st);
-  if (st.few.rows) softmax_tile<1>(tile, 0, st);
-  else
-    for (int p = 0; p < st.q.panels; p++) softmax_tile(tile, p, st);
+template <class S>
+static inline void attend_tile(const S& source, Tile& tile, ForwardState& st) {
+  if (st.few.rows) {
+    for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
+    return attend_few(source, tile, st);
+  }
+  score_tile(source, tile, st);
+  for (int p = 0; p < st.q.panels; p++) softmax_tile(tile, p, st);
   if (st.adjust.drops()) drop_tile(tile, st);
-  if (st.few.rows) add_few_values(v + tile.first * vs, vs, a.size.value_dim, tile, st);
-  else add_tile_values(v + tile.first * vs, vs, a.size.value_dim, tile, st);
+  source.add(tile, st);
 }
 
 static inline void place_state(const Sizes& s, float* scratch, ForwardState& st) {
@@ -97,7 +112,7 @@ static inline void finish_sums(const ForwardArgs& a, const Place& where, const S
       continue;
     }
     if (a.extras && a.extras->sinks) {
-      const float scaled = a.extras->sinks[where.h] * kLog2e, other = scaled < -kLowest ? scaled : -kLowest;
+      const float scaled = a.extras->sinks[where.head(i)] * kLog2e, other = scaled < -kLowest ? scaled : -kLowest;
       const float most = other > top ? other : top;
       const float shrink = __builtin_exp2f(top - most);
       sum = sum * shrink + __builtin_exp2f(other - most);
@@ -121,7 +136,8 @@ static inline void finish_block(const ForwardArgs& a, const Place& where, const 
     return a.residual ? static_cast<E*>(a.residual) + (out - static_cast<E*>(a.out.data)) : nullptr;
   };
   E* out = at<E>(a.out, where.b, where.h, where.row);
-  if (a.fold == 1) return unpack_transposed(st.total.out, inverse, where.count, width, out, low(out), a.out.stride_t);
+  if (a.fold == 1 || a.out.stride_h == where.per_head * a.out.stride_t)
+    return unpack_transposed(st.total.out, inverse, where.count, width, out, low(out), a.out.stride_t);
   // Rows of several heads: apart in memory, so one by one, through a panel of one row.
   float* rows = st.few.out;
   unpack_transposed<float>(st.total.out, inverse, where.count, width, rows, nullptr, wide);
@@ -136,11 +152,11 @@ static inline void finish_block(const ForwardArgs& a, const Place& where, const 
   }
 }
 
-template <class E>
-static inline void attend_range(const ForwardArgs& a, const Place& where, int64_t first, int64_t last,
+// The block's rows against keys [first, last), multiples of a chunk.
+template <class S>
+static inline void attend_range(const ForwardArgs& a, const Place& where, const S& source, int64_t first, int64_t last,
                                 ForwardState& st) {
-  const int64_t kv = where.h / (a.size.heads / a.size.kv_heads), value_dim = a.size.value_dim;
-  const E *k = at<const E>(a.k, where.b, kv), *v = at<const E>(a.v, where.b, kv);
+  const int64_t value_dim = a.size.value_dim;
   RowWalk walk(a.plan, where.count, kForwardKeys,
                [&](int i) { return plan_row(a.plan, where.b, where.head(i), where.query(i)); });
   walk.within(first, last);
@@ -156,7 +172,7 @@ static inline void attend_range(const ForwardArgs& a, const Place& where, int64_
       merged = true;
     }
     chunk = tile.first / kChunkKeys;
-    attend_tile(a, k, v, tile, st);
+    attend_tile(source, tile, st);
   }
   if (st.few.rows) end_few_chunk(value_dim, st);
   if (merged) return merge_chunk(value_dim, st.q.panels, st);
@@ -166,11 +182,17 @@ static inline void attend_range(const ForwardArgs& a, const Place& where, int64_
 }
 
 template <class E>
+static inline PlainRows<E> rows_of(const ForwardArgs& a, const Place& where) {
+  const int64_t kv = where.h / (a.size.heads / a.size.kv_heads);
+  return {at<const E>(a.k, where.b, kv), at<const E>(a.v, where.b, kv), a.k.stride_t, a.v.stride_t, a.size.value_dim};
+}
+
+template <class E>
 static void forward_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, float* scratch) {
   ForwardState st;
   const Place where = place_of(a, b, h, block);
   start_block<E>(a, where, scratch, st);
-  attend_range<E>(a, where, 0, a.size.k_len, st);
+  attend_range(a, where, rows_of<E>(a, where), 0, a.size.k_len, st);
   finish_block<E>(a, where, st);
 }
 
@@ -181,7 +203,7 @@ static void forward_chunk(const ForwardArgs& a, int64_t b, int64_t h, int64_t bl
   const Place where = place_of(a, b, h, block);
   start_block<E>(a, where, scratch, st);
   st.chunk.place(part);
-  attend_range<E>(a, where, chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
+  attend_range(a, where, rows_of<E>(a, where), chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
 }
 
 template <class E>

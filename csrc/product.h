@@ -1,5 +1,5 @@
 // c += a b: an element of `a` is broadcast, the lanes run along a row of `b`. Backward's gradients, and O of a few
-// rows.
+// rows, whose `b` is widened on its way into the registers.
 #pragma once
 #include "blocks.h"
 
@@ -8,9 +8,9 @@ namespace {
 
 // c[r][0 .. kLanes * NV) += sum_x a[r * a_row + x * a_sum] * b[x][...], x ascending. With `part` > 0 the last vector
 // of a row holds only `part` numbers.
-template <int R, int NV, bool Part>
-MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const float* b, int64_t b_stride,
-                            int64_t count, float* c, int64_t c_stride, int part) {
+template <int R, int NV, bool Part, class E>
+MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const E* b, int64_t b_stride, int64_t count,
+                            float* c, int64_t c_stride, int part) {
   Vec acc[R][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -23,7 +23,7 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
     Vec y[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) {
-      const float* at = b + x * b_stride + v * kLanes;
+      const E* at = b + x * b_stride + v * kLanes;
       y[v] = Part && v == NV - 1 ? load_part(at, part) : load(at);
     }
 #pragma GCC unroll 16
@@ -43,17 +43,19 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
     }
 }
 
-struct Product {
+template <class E>
+struct ProductOf {
   const float* a;
   int64_t a_row, a_sum, rows;
-  const float* b;
+  const E* b;
   int64_t b_stride, count;
   float* c;
   int64_t c_stride, width;
 };
+using Product = ProductOf<float>;
 
-template <int NV, bool Part>
-static inline void outer_columns(const Product& m, int64_t column, int part) {
+template <int NV, bool Part, class E>
+static inline void outer_columns(const ProductOf<E>& m, int64_t column, int part) {
   constexpr int kRows = NV > kGemmVectors ? (NV == 8 ? 1 : 3) : kGemmRows;
   for (int64_t r = 0; r < m.rows; r += kRows) {
     const int n = (int)(m.rows - r < kRows ? m.rows - r : kRows);
@@ -65,7 +67,8 @@ static inline void outer_columns(const Product& m, int64_t column, int part) {
 }
 
 // c += a b
-MMHA_APART void outer(const Product& m) {
+template <class E>
+MMHA_APART void outer(const ProductOf<E>& m) {
   int64_t column = 0;
   if (m.rows == 1)  // too few rows to hide an FMA's latency behind each other
     for (; column + 8 * kLanes <= m.width; column += 8 * kLanes) outer_columns<8, false>(m, column, 0);
@@ -77,7 +80,8 @@ MMHA_APART void outer(const Product& m) {
   if (column < m.width) outer_columns<1, true>(m, column, (int)(m.width - column));
 }
 
-static inline void add_scaled_row(float w, const float* b, float* c, int64_t width) {
+template <class E>
+static inline void add_scaled_row(float w, const E* b, float* c, int64_t width) {
   const Vec x = set1(w);
   int64_t d = 0;
   for (; d + kLanes <= width; d += kLanes) store(c + d, fma(x, load(b + d), load(c + d)));

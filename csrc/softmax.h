@@ -33,12 +33,15 @@ struct Softmax {
 
 // What blocks of at most kLanes rows need on top (few.h).
 struct Few {
-  int rows;       // 0: the block is not one of these
-  float* keys;    // [D][kPanel], keys as lanes
-  float* scores;  // [kLanes][kFewStride]
-  float* out;     // [kLanes][wide Dv], the chunk's output row by row
+  int rows;        // 0: the block is not one of these
+  float* keys;     // [D][kPanel], keys as lanes
+  float* scores;   // [kLanes][kFewStride]
+  float* out;      // [kLanes][wide Dv], the chunk's output row by row
+  float* weights;  // the tile's probabilities: row i, key j at i * weight_row + j * weight_key
+  int64_t weight_row, weight_key;
 };
-constexpr int64_t kFewStride = kForwardKeys + kPanel;
+// A last panel, or group of a cache, may reach beyond the tile.
+constexpr int64_t kFewStride = kForwardKeys + (kPanel > 16 ? kPanel : 16);
 
 struct ForwardState {
   Packed q;

@@ -36,14 +36,15 @@ MMHA_INLINE void value_tile(const float* v, int64_t stride, const float* p, int6
 // (A whole tile would not: rows of V stand 4 * Dv bytes apart, and a power of two uses few of the cache's sets.)
 constexpr int64_t kValueChunk = 64;
 
-// Adds keys [first, last) of the tile to O, all of them finite or seen by all rows. `rescale` applies to what O holds.
+// Adds keys [first, last) of the tile to O, all of them finite or seen by all rows; v is the row of the first.
+// `rescale` applies to what O holds.
 template <class E>
 MMHA_APART void add_values(const E* v, int64_t stride, int64_t width, int64_t first, int64_t last, const float* rescale,
                            ForwardState& st) {
   constexpr int64_t chunk = kIsFloat<E> || kWideRows > kValueChunk ? kValueChunk : kWideRows;
   for (int64_t j = first; j < last; j += chunk) {
     const int64_t keys = min64(chunk, last - j);
-    const RowView rows = wide_rows(v + j * stride, stride, keys, width, st.wide);
+    const RowView rows = wide_rows(v + (j - first) * stride, stride, keys, width, st.wide);
     for (int64_t d = 0; d < width; d += kValueRows) {
       const int n = (int)(width - d < kValueRows ? width - d : kValueRows);
       with_rows<kValueRows>(n, [&](auto tag) {
@@ -74,8 +75,8 @@ static inline void add_value_where_seen(const E* v, int64_t width, int64_t key, 
 }
 
 template <class E>
-static inline bool is_poison(const E* v, int64_t stride, int64_t width, const Tile& tile, int64_t j) {
-  return tile.is_mixed(tile.first + j) && !all_finite(v + j * stride, 0, 1, width);
+static inline bool is_poison(const E* v, int64_t width, const Tile& tile, int64_t j) {
+  return tile.is_mixed(tile.first + j) && !all_finite(v, 0, 1, width);
 }
 
 #ifdef MMHA_BF16_PAIRS
@@ -86,7 +87,7 @@ static inline void add_tile_values(const bf16* v, int64_t stride, int64_t width,
   auto* zipped = reinterpret_cast<uint32_t*>(st.wide);
   const float* rescale = st.rescale;
   const auto row = [&](int64_t j, const Run& run) {
-    const bool in = j >= run.first && j < run.last && !is_poison(v, stride, width, tile, j);
+    const bool in = j >= run.first && j < run.last && !is_poison(v + j * stride, width, tile, j);
     return in ? v + j * stride : nullptr;
   };
   for (int r = 0; r < tile.runs; r++) {
@@ -114,30 +115,38 @@ static inline void add_tile_values(const bf16* v, int64_t stride, int64_t width,
   }
   for (int r = 0; r < tile.runs; r++)
     for (int64_t j = tile.run[r].first; j < tile.run[r].last; j++)
-      if (is_poison(v, stride, width, tile, j)) add_value_where_seen(v + j * stride, width, j, tile.seen[j], kOnes, st);
+      if (is_poison(v + j * stride, width, tile, j))
+        add_value_where_seen(v + j * stride, width, j, tile.seen[j], kOnes, st);
 }
 #endif
+
+// Adds one run of the tile's keys to O; v is the row of its first. What is added first rescales O.
+template <class E>
+static inline void add_run_values(const E* v, int64_t stride, int64_t width, const Run& run, const Tile& tile,
+                                  const float*& rescale, ForwardState& st) {
+  const auto row = [&](int64_t j) { return v + (j - run.first) * stride; };
+  int64_t done = run.first;
+  const auto add_to = [&](int64_t j) {
+    if (j == done) return;
+    add_values(row(done), stride, width, done, j, rescale, st);
+    rescale = kOnes;
+  };
+  for (int64_t j = done; j < run.last; j++) {
+    if (!is_poison(row(j), width, tile, j)) continue;
+    add_to(j);
+    add_value_where_seen(row(j), width, j, tile.seen[j], rescale, st);
+    rescale = kOnes;
+    done = j + 1;
+  }
+  add_to(run.last);
+}
 
 // Adds the tile's values to O, run by run. v is the row of the tile's first key.
 template <class E>
 static inline void add_tile_values(const E* v, int64_t stride, int64_t width, const Tile& tile, ForwardState& st) {
   const float* rescale = st.rescale;
-  for (int r = 0; r < tile.runs; r++) {
-    int64_t done = tile.run[r].first;
-    for (int64_t j = done; j < tile.run[r].last; j++) {
-      if (!is_poison(v, stride, width, tile, j)) continue;
-      if (j > done) {
-        add_values(v, stride, width, done, j, rescale, st);
-        rescale = kOnes;
-      }
-      add_value_where_seen(v + j * stride, width, j, tile.seen[j], rescale, st);
-      rescale = kOnes;
-      done = j + 1;
-    }
-    if (done == tile.run[r].last) continue;
-    add_values(v, stride, width, done, tile.run[r].last, rescale, st);
-    rescale = kOnes;
-  }
+  for (int r = 0; r < tile.runs; r++)
+    add_run_values(v + tile.run[r].first * stride, stride, width, tile.run[r], tile, rescale, st);
 }
 
 }  // namespace

@@ -47,6 +47,14 @@ MMHA_INLINE __m256i to_bf16(Vec v) {
 }
 MMHA_INLINE Vec load(const bf16* p) { return from_bf16(load16(p)); }
 MMHA_INLINE Vec load(const f16* p) { return _mm512_cvtph_ps(load16(p)); }
+MMHA_INLINE Vec load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+MMHA_INLINE Vec load_part(const int8_t* p, int n) {
+  int8_t t[kLanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
 MMHA_INLINE Vec load_part(const bf16* p, int n) { return from_bf16(load16_part(p, n)); }
 MMHA_INLINE Vec load_part(const f16* p, int n) { return _mm512_cvtph_ps(load16_part(p, n)); }
 MMHA_INLINE __m256i narrow(const bf16*, Vec v) { return to_bf16(v); }

@@ -2,6 +2,7 @@
 #pragma once
 #include <arm_neon.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "../attention.h"
 
@@ -32,6 +33,11 @@ MMHA_INLINE Vec load(const bf16* p) {
 }
 MMHA_INLINE Vec load(const f16* p) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+}
+MMHA_INLINE Vec load(const int8_t* p) {
+  int32_t bytes;
+  memcpy(&bytes, p, sizeof bytes);
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8((uint32_t)bytes)))));
 }
 MMHA_INLINE void store(bf16* p, Vec v) {
   const uint32x4_t x = vreinterpretq_u32_f32(v), high = vshrq_n_u32(x, 16);

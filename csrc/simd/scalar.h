@@ -58,6 +58,7 @@ MMHA_INLINE float widen(f16 x) {
   if (rest >= 0x0400) return from_bits(sign | ((rest << 13) + (112u << 23)));
   return from_bits(sign | to_bits((float)rest * 5.9604644775390625e-08f));  // a multiple of 2^-24
 }
+MMHA_INLINE float widen(int8_t x) { return (float)x; }
 MMHA_INLINE void narrow(bf16* to, float f) {
   const uint32_t u = to_bits(f);
   to->bits = (uint16_t)(f == f ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : u >> 16 | 0x40);

@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import bias as bias
+    from . import cache as cache
     from . import masks as masks
     from . import nn as nn
+    from .cache import KVCache as KVCache
+    from .cache import PagedKVCache as PagedKVCache
+    from .cache import masked_multihead_attention as masked_multihead_attention
     from .nn import Rotary as Rotary
     from .nn import pack as pack
     from .nn import unpack as unpack
@@ -24,10 +28,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Public names are imported at their first use: `import mmha`, and with it `mmha --help`, must not wait for torch.
-_HOME = {"Rotary": "mmha.nn", "attention": "mmha.ops", "pack": "mmha.nn", "unpack": "mmha.nn"}
-_MODULES = ("bias", "masks", "nn", "reference")
+_HOME = {
+    "KVCache": "mmha.cache", "PagedKVCache": "mmha.cache", "Rotary": "mmha.nn", "attention": "mmha.ops",
+    "masked_multihead_attention": "mmha.cache", "pack": "mmha.nn", "unpack": "mmha.nn",
+}  # fmt: skip
+_MODULES = ("bias", "cache", "masks", "nn", "reference")
 
-__all__ = ["Rotary", "__version__", "attention", "bias", "masks", "nn", "pack", "reference", "unpack"]
+__all__ = [
+    "KVCache", "PagedKVCache", "Rotary", "__version__", "attention", "bias", "cache", "masked_multihead_attention",
+    "masks", "nn", "pack", "reference", "unpack",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

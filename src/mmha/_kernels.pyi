@@ -98,3 +98,37 @@ def sink_gradient(lse: int, delta: int, sinks: int, dims: Dims, out: int) -> Non
 def row_dot(dtype: DType, a: Tensor, residual: int, b: Tensor, out: int, threads: int) -> None: ...
 def probe_fma(threads: int, seconds: float = 0.2) -> float: ...
 def probe_read(nbytes: int, threads: int) -> float: ...
+
+# Addresses of q, out and lse (0: not wanted); of keys, values and their scales (0: none); of q, k and v.
+Three = tuple[int, int, int]
+
+class Cache:
+    """A view of a cache whose memory torch owns (csrc/cache.h): good while that memory lives."""
+
+    def __init__(
+        self,
+        dtype: int,
+        memory: tuple[int, int, int, int],
+        counts: tuple[int, int],
+        heads: tuple[int, int, int],
+        sizes: tuple[int, int, int],
+        turning: tuple[int, int, int],
+    ) -> None: ...
+    def point(self, table: int, table_width: int, beam: int) -> None: ...
+    def write(self, keys: int, values: int, tokens: int, first: int, counts: int, threads: int) -> None: ...
+    def read(self, keys: int, values: int, tokens: int, first: int, counts: int, threads: int) -> None: ...
+    def attend(
+        self,
+        plan: Plan | None,
+        bounds: tuple[int, int],
+        start: list[int],
+        memory: Three,
+        heads: int,
+        q_len: int,
+        scale: float,
+        extras: Extras | None,
+        threads: int,
+    ) -> int: ...
+    def split_step(
+        self, heads: int, qkv: int, bias: int, rotary: tuple[int, float, bool, int, int], to: Three
+    ) -> None: ...

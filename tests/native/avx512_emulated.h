@@ -10,6 +10,9 @@ struct __m512 {
 struct __m512i {
   int32_t i[16];
 };
+struct __m128i {
+  int8_t b[16];
+};
 struct __m256i {
   uint16_t h[16];
 };
@@ -130,6 +133,8 @@ EMULATED void _mm256_mask_storeu_epi16(void* p, __mmask16 m, __m256i x) {
     if (m >> n & 1) static_cast<uint16_t*>(p)[n] = x.h[n];
 }
 EMULATED __m512i _mm512_cvtepu16_epi32(__m256i a) { EACH(__m512i, i, a.h[n]); }
+EMULATED __m128i _mm_loadu_si128(const __m128i* p) { return *p; }
+EMULATED __m512i _mm512_cvtepi8_epi32(__m128i a) { EACH(__m512i, i, a.b[n]); }
 EMULATED __m256i _mm512_cvtepi32_epi16(__m512i a) { EACH(__m256i, h, (uint16_t)a.i[n]); }
 EMULATED uint32_t emulated_bits(float f) {
   uint32_t u;

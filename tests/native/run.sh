@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=build/native
 mkdir -p "$out"
-core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp"
+core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp csrc/step.cpp"
 cxx=${CXX:-g++}
 avx2="-mavx2 -mfma -mf16c"
 avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"

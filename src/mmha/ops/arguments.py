@@ -46,7 +46,7 @@ def _check_tensors(q: Any, k: Any, v: Any) -> Sizes:
     for name, letters, x in (("q", "(B, H, Tq, D)", q), ("k", "(B, Hk, Tk, D)", k), ("v", "(B, Hk, Tk, Dv)", v)):
         if not isinstance(x, Tensor):
             raise checks.type_error(name, f"a tensor of shape {letters}", x)
-        _check_storage(name, x)
+        check_storage(name, x)
         if x.dtype not in FLOATING:
             raise TypeError(checks.message(name, "dtype float32, bfloat16, float16 or float64", _name(x.dtype)))
         if x.dim() != 4:
@@ -81,7 +81,7 @@ def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     expected = "None, a Mask, a bool tensor (True = visible) or a float tensor (added to the scores)"
     if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and mask.dtype not in FLOATING):
         raise checks.type_error("mask", expected, mask)
-    _check_storage("mask", mask)
+    check_storage("mask", mask)
     trailing = sizes[max(0, 4 - mask.dim()) :]
     if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
         text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(sizes)}"
@@ -115,7 +115,7 @@ def check_start(q_start: Any, batch: int) -> Tensor | None:
         if type(start) is int and abs(start) > MAX_START:
             raise checks.value_error("q_start", "an integer within 2**60", str(start))
         return torch.full((), start, dtype=torch.int64, device="cpu")
-    _check_storage("q_start", q_start)
+    check_storage("q_start", q_start)
     if q_start.dtype not in INTEGERS:
         raise checks.type_error("q_start", "None, an int or an int tensor (B,)", q_start)
     checks.shape_is("q_start", q_start, (batch,), "(B,)")
@@ -132,7 +132,7 @@ def check_bias(bias: Any, sizes: Sizes) -> Parts | None:
     parts = bias.parts()
     for x in (parts.slopes, parts.table, *parts.additives):
         if x is not None:
-            _check_storage("bias", x)
+            check_storage("bias", x)
     return parts
 
 
@@ -153,7 +153,7 @@ def check_sinks(sinks: Any, heads: int) -> Tensor | None:
         return None
     if not isinstance(sinks, Tensor) or sinks.dtype not in FLOATING:
         raise checks.type_error("sinks", "None or a float tensor (H,)", sinks)
-    _check_storage("sinks", sinks)
+    check_storage("sinks", sinks)
     checks.shape_is("sinks", sinks, (heads,), "(H,)")
     return sinks
 
@@ -176,7 +176,7 @@ def _number(name: str, value: Any, expected: str) -> float:
     return float(value)
 
 
-def _check_storage(name: str, x: Tensor) -> None:
+def check_storage(name: str, x: Tensor) -> None:
     """Raise unless the tensor is an ordinary strided one in this machine's memory."""
     if x.is_nested or x.layout != torch.strided:
         kind = "a nested tensor" if x.is_nested else f"layout {_name(x.layout)}"

@@ -30,7 +30,7 @@ def run(
 ) -> kernels.Results:
     """out, lse, and what backward needs besides, as `kernels.forward` has them: None stands for what nobody wants."""
     if call.mask_tensors or call.parts():
-        call = _checked(call)
+        call = checked(call)
     if kernels.has_kernel(q, v):
         return kernels.forward(call.plan(q, k), q, k, v, call, want_lse, for_backward)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
@@ -41,7 +41,7 @@ def run_reference(
     q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
 ) -> Three:
     """out, lse and the weights."""
-    call = _checked(call)
+    call = checked(call)
     out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
     assert weights is not None
     return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
@@ -91,7 +91,7 @@ def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     return reference_gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
 
 
-def _checked(call: Call) -> Call:
+def checked(call: Call) -> Call:
     """The call without FLOAT, when the numbers in it make sense."""
     if call.sinks is not None:
         check_numbers("sinks", "a tensor of finite numbers and -inf", call.sinks)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from mmha import checks
 from mmha.bias import Bias
 from mmha.masks import Mask
-from mmha.ops import arguments, autograd, library
+from mmha.ops import arguments, autograd, cached, library
+from mmha.ops.caches import Cache
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.plans import PLAIN
 from mmha.ops.watch import is_direct, is_forward_mode, is_transformed
@@ -17,8 +19,8 @@ from mmha.ops.watch import is_direct, is_forward_mode, is_transformed
 
 def attention(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Tensor | Cache,
+    v: Tensor | None = None,
     mask: Mask | Tensor | None = None,
     *,
     bias: Bias | None = None,
@@ -38,8 +40,10 @@ def attention(
 
     Args:
         q: (B, H, Tq, D). float32; bfloat16 and float16, whose sums are kept in float32; float64, the slow reference.
-        k: (B, Hk, Tk, D), the dtype of q; H a multiple of Hk, query head h reads key head h // (H / Hk).
-        v: (B, Hk, Tk, Dv), the dtype of q.
+        k: (B, Hk, Tk, D), the dtype of q; H a multiple of Hk, query head h reads key head h // (H / Hk). Or a cache
+            (`KVCache`, `PagedKVCache`), which takes the place of k and v: Tk is the length of its longest row, and the
+            queries, float32, bfloat16 or float16 and without gradient, are by default the last Tq tokens of each row.
+        v: (B, Hk, Tk, Dv), the dtype of q; None beside a cache.
         mask: a `mmha.masks.Mask`; or a bool tensor, True = visible, or a float tensor added to the scores (-inf hides),
             broadcastable to (B, H, Tq, Tk). None = everything is visible.
         bias: a `mmha.bias.Bias`, added to the scores: `ALiBi`, `Relative`, `Additive` and sums of them. It keeps its
@@ -79,6 +83,12 @@ def attention(
     ((2, 6, 5, 4), (2, 6, 5))
     >>> out = mmha.attention(q, k, v, Causal(), bias=mmha.bias.ALiBi.standard(6), softcap=30.0, sinks=torch.zeros(6))
     """
+    if isinstance(k, Cache):
+        if v is not None or dropout_p or return_weights:
+            raise _beside_cache(v, dropout_p)
+        arguments.check_flags(return_lse, False)
+        return cached.attention(q, k, mask, bias, scale, softcap, sinks, q_start, return_lse)
+    k, v = cast(Tensor, k), cast(Tensor, v)  # or whatever else came: it is checked now
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (_autocast(x) for x in (q, k, v))
     direct = is_direct(q, k, v)
@@ -110,6 +120,15 @@ def attention(
     if return_lse:
         return tuple(results[: 3 if return_weights else 2])
     return (results[0], results[2]) if return_weights else results[0]
+
+
+def _beside_cache(v: Any, dropout_p: Any) -> Exception:
+    """What to raise for an argument that has no meaning beside a cache."""
+    if v is not None:
+        return checks.type_error("v", "None beside a cache, which holds the values (name the mask: mask=...)", v)
+    if dropout_p:
+        return checks.value_error("dropout_p", "0.0 beside a cache", str(dropout_p))
+    return checks.value_error("return_weights", "False beside a cache", "True")
 
 
 def _flatten(mask: Mask | Tensor) -> tuple[str, list[Tensor], list[Tensor]]:

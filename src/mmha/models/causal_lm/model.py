@@ -53,7 +53,7 @@ class Attention(nn.Module):
             seen = attention(q, k, v, mask)
         else:
             cache.append(k, v, counts)
-            seen = attention(_roll(q, counts), cache, mask=mask)  # type: ignore[call-arg]
+            seen = attention(_roll(q, counts), cache, mask=mask)
             seen = _roll(seen, counts, back=True)
         out: Tensor = self.project_out(seen.transpose(1, 2).flatten(2))
         return out

@@ -1,0 +1,163 @@
+"""`KVCache`: one run of memory per row of the batch, straight or, with a window, as a ring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmha import checks
+from mmha.cache import sizes
+from mmha.ops.caches import GROUP, MAX_LENGTH, Cache
+
+
+class KVCache(Cache):
+    """Keys and values of past tokens, as decoding reads them: `attention(q, cache)` takes it in the place of k and v.
+
+    Without a window row b keeps its tokens 0 .. lengths[b] - 1, at most `max_len` of them. With `window=` it is cyclic:
+    a query at position p sees the keys j > p - window and j < sinks, as in `Window(window - 1, None) | Prefix(sinks)`,
+    and rows may grow without end. The ring has max(max_len, window +
+    sinks) places: what `max_len` leaves beyond window + sinks lets that many more tokens be appended before their
+    queries attend, and be taken back.
+
+    Args:
+        batch: rows B. kv_heads: Hk. max_len: tokens a row has room for. head_dim: D, 1 to 512. value_dim: Dv, None = D.
+        dtype: float32, bfloat16, float16, or int8: per token and head, x = scale * int8 with scale = max |x| / 127.
+        window, sinks: see above; None, 0 = no ring.
+
+    Raises:
+        TypeError, ValueError: naming the argument. MemoryError: when it does not fit into memory.
+
+    Source: Shazeer 2019, "Fast Transformer Decoding"; sinks: Xiao et al. 2024, "Efficient Streaming Language Models".
+
+    >>> import torch, mmha
+    >>> from mmha.masks import Causal
+    >>> cache = mmha.KVCache(batch=1, kv_heads=2, max_len=16, head_dim=8)
+    >>> cache.append(torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8))
+    >>> mmha.attention(torch.randn(1, 6, 1, 8), cache).shape, cache.lengths
+    (torch.Size([1, 6, 1, 8]), tensor([5]))
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        kv_heads: int,
+        max_len: int,
+        head_dim: int,
+        *,
+        value_dim: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        window: int | None = None,
+        sinks: int = 0,
+    ) -> None:
+        rows = checks.integer("batch", batch, 0)
+        slots = checks.integer("max_len", max_len, 1, MAX_LENGTH)
+        first = checks.integer("sinks", sinks, 0, MAX_LENGTH)
+        if window is not None:
+            slots = max(slots, checks.integer("window", window, 1, MAX_LENGTH) + first)
+        elif first:
+            raise checks.value_error("sinks", "0 without a window", str(first))
+        super().__init__(rows, sizes.memory(rows, slots, kv_heads, head_dim, value_dim, dtype), window, first)
+        self.max_len = slots
+
+    def __repr__(self) -> str:
+        name = str(self.dtype).removeprefix("torch.")
+        turning = "" if self.window is None else f", window={self.window}, sinks={self.sinks}"
+        dims = f"batch={self.batch}, kv_heads={self.kv_heads}, max_len={self.max_len}, head_dim={self.head_dim}"
+        return f"KVCache({dims}, value_dim={self.value_dim}, dtype={name}{turning})"
+
+    def truncate(self, lengths: int | Tensor) -> None:
+        """Forget the last tokens of each row, so that `lengths` are left: an int, or integers (B,).
+
+        Raises ValueError when a row is shorter, or when a ring has overwritten what the next query would see; then
+        nothing changes.
+        """
+        wanted = self._shorter(lengths)
+        if self.window is not None:
+            lost = (wanted < self._lengths) & (wanted > 0)
+            lost &= (wanted - self.window + 1 < self._kept) & (self._kept > self.sinks)
+            if bool(lost.any()):
+                b = int(lost.nonzero()[0])
+                expected = f"at least {int(self._kept[b]) + self.window - 1} in row {b}: older tokens were overwritten"
+                raise checks.value_error("lengths", expected, str(int(wanted[b])))
+            self._kept[wanted == 0] = 0
+        self._lengths.copy_(wanted)
+
+    def reset(self, rows: Any = None) -> None:
+        """Empty all rows, or those given: an int or integers."""
+        if rows is None:
+            which: Any = slice(None)
+        else:
+            which = self._row_numbers("rows", rows)
+        self._lengths[which] = 0
+        self._kept[which] = 0
+
+    def reorder(self, index: Tensor) -> None:
+        """Row b becomes a copy of row index[b], integers (B,): what beam search asks for after each step."""
+        self.branch(index)
+        self._gather()
+
+    def branch(self, index: Tensor) -> None:
+        """The same without copying: row b reads its past where row index[b] read it, and writes to its own place.
+
+        Numbers are copied only when a row must write where another still reads, which rows of equal length never do.
+        """
+        rows = self._row_numbers("index", index)
+        checks.shape_is("index", rows, (self.batch,), "(B,)")
+        table = self._read_from() if self._beam is None else self._beam
+        table = table[rows].contiguous()
+        self._lengths.copy_(self._lengths[rows])
+        self._kept.copy_(self._kept[rows])
+        if not self._ring:  # slots that are not in use are a row's own
+            used = torch.arange(self.max_len) < self._lengths[:, None]
+            table = torch.where(used, table, self._read_from())
+        self._point(table)
+
+    def _read_from(self) -> Tensor:
+        """The table of a cache whose rows read from themselves, int32 (B, slots)."""
+        return torch.arange(self.batch, dtype=torch.int32)[:, None].repeat(1, self.max_len)
+
+    def _point(self, table: Tensor | None) -> None:
+        self._beam = table
+        self._native.point(0, 0, 0 if table is None else table.data_ptr())
+
+    def _make_room(self, first: Tensor, stop: Tensor) -> None:
+        most = MAX_LENGTH if self._ring else self.max_len
+        if int(stop.max()) > most:
+            b = int(stop.argmax())
+            got = f"{int(stop[b] - first[b])} more in row {b}, which has {int(first[b])}"
+            raise checks.value_error("k", f"tokens that fit into max_len = {most}", got)
+        if self._beam is not None:
+            self._own(self._beam, first, stop)
+
+    def _own(self, table: Tensor, first: Tensor, stop: Tensor) -> None:
+        """Make the slots that will be written the rows' own; copy when another row reads one of them."""
+        written = torch.zeros(self.batch, self.max_len, dtype=torch.bool)
+        for b, (start, end) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+            for position in range(max(start, end - self.max_len) if self._ring else start, end):
+                slot = position
+                if self._ring and position >= self.sinks:
+                    slot = self.sinks + (position - self.sinks) % self._ring
+                written[b, slot] = True
+        own = self._read_from()
+        read = torch.where(written, own, table)
+        clash = written.gather(0, read.long()) & (read != own)
+        if bool(clash.any()):
+            self._gather()
+        else:
+            table.copy_(read)
+
+    def _gather(self) -> None:
+        """Copy what each row reads to its own place."""
+        assert self._beam is not None
+        memory = self._memory
+        lanes = torch.zeros(self.batch, memory.groups * GROUP, dtype=torch.int64)
+        lanes[:, : self.max_len] = self._beam
+        index = lanes.view(self.batch, 1, memory.groups, 1, GROUP)
+        memory.keys.copy_(memory.keys.gather(0, index.expand_as(memory.keys)))
+        memory.values.copy_(memory.values.gather(0, lanes[:, None, : self.max_len, None].expand_as(memory.values)))
+        if self.dtype == torch.int8:
+            for scales in memory.scales:
+                scales.copy_(scales.gather(0, lanes[:, None].expand_as(scales)))
+        self._point(None)
