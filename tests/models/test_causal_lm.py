@@ -182,3 +182,65 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, change: dict[str, objec
 def test_a_model_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load(tmp_path)
+
+
+def close(found: Tensor, exact: Tensor) -> None:
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, GROUPED])
+@pytest.mark.parametrize("chunks", [[1] * 13, [13], [5, 1, 7], [1, 11, 1], [2, 0, 3, 8]])
+@torch.no_grad()
+def test_a_decode_in_any_chunks_is_the_full_forward(config: Config, chunks: list[int]) -> None:
+    model, x = make(config), tokens(3, 13)
+    caches = model.new_caches(3, 17)
+    found = [model(part, caches) for part in x.split(chunks, 1)]
+    close(torch.cat(found, 1), model(x))
+    assert all(cache.lengths.tolist() == [13, 13, 13] for cache in caches)
+
+
+@torch.no_grad()
+def test_prompts_of_different_lengths_decode_as_each_alone() -> None:
+    model, x, counts = make(), tokens(4, 9), [3, 9, 0, 1]
+    caches = model.new_caches(4, 17)
+    begun, more = model(x, caches, counts), tokens(4, 5)
+    for b, n in enumerate(counts):
+        close(begun[b, :n], model(x[b : b + 1, :n])[0])
+    found = [model(more[:, :1], caches), model(more[:, 1:4], caches, [3, 1, 2, 0]), model(more[:, 4:], caches)]
+    taken = [[0, 1, 2, 3, 4], [0, 1, 4], [0, 1, 2, 4], [0, 4]]
+    for b, places in enumerate(taken):
+        exact = model(torch.cat((x[b, : counts[b]], more[b, places]))[None])[0, counts[b] :]
+        close(torch.cat(found, 1)[b, places], exact)
+    assert caches[1].lengths.tolist() == [8, 12, 4, 3]
+
+
+def test_the_training_loss_is_the_loss_of_the_decode_position_by_position() -> None:
+    model, x = make(), tokens(2, 14)
+    whole = torch.nn.functional.cross_entropy(model(x[:, :-1]).transpose(1, 2), x[:, 1:], reduction="none")
+    caches = model.new_caches(2, 13)
+    for at in range(13):
+        logits = model(x[:, at : at + 1], caches)[:, 0]
+        assert not logits.requires_grad
+        close(torch.nn.functional.cross_entropy(logits, x[:, at + 1], reduction="none"), whole[:, at].detach())
+
+
+@torch.no_grad()
+def test_a_window_with_sinks_goes_on_without_end_and_is_the_whole_while_it_fits() -> None:
+    model, x = make(), tokens(2, 29)
+    caches = model.new_caches(2, 1, window=7, sinks=2)
+    steps = torch.cat([model(x[:, at : at + 1], caches) for at in range(29)], 1)
+    close(steps[:, :7], model(x[:, :7]))
+    chunks = model.new_caches(2, 7 + 2 + 5, window=7, sinks=2)
+    close(torch.cat([model(part, chunks) for part in x.split(5, 1)], 1), steps)
+    assert not torch.allclose(steps[:, 12:], model(x)[:, 12:])
+    assert caches[0].lengths.tolist() == [29, 29]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8])
+@torch.no_grad()
+def test_smaller_caches_are_near(dtype: torch.dtype) -> None:
+    model, x = make(), tokens(2, 13)
+    caches = model.new_caches(2, 13, dtype=dtype)
+    found = torch.cat([model(x[:, at : at + 1], caches) for at in range(13)], 1)
+    exact = model(x)
+    assert 0 < float((found - exact).abs().max() / exact.abs().max()) < 0.05

@@ -14,20 +14,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmha import checkpoint, checks, masks
+from mmha.cache import KVCache, masked_multihead_attention
 from mmha.models.causal_lm.config import SHIPPED, Config, read_config
 from mmha.models.causal_lm.tokenizer import Tokenizer
 from mmha.nn import Rotary, SwiGLU, packed_positions
 from mmha.ops import attention
+from mmha.ops.caches import Cache
+
+
+class Past(NamedTuple):
+    """What tokens follow: a layer's cache, of how many tokens of each row (None = all), and where these stand."""
+
+    cache: Cache
+    counts: Tensor | None
+    start: Tensor
 
 
 class Attention(nn.Module):
-    """Grouped-query attention under a mask: head h reads the key/value head h // (heads / kv_heads).
+    """Grouped-query attention under a mask: query head h reads the key/value head h // (heads / kv_heads).
 
     Shapes: x float32 (B, T, width) → (B, T, width); `turn` rotates q and k to where they stand.
     """
@@ -39,23 +49,23 @@ class Attention(nn.Module):
         self.project_out = nn.Linear(config.width, config.width, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        turn: Callable[[Tensor], Tensor],
-        mask: masks.Mask,
-        cache: Any = None,
-        counts: Tensor | None = None,
+        self, x: Tensor, turn: Callable[[Tensor], Tensor], mask: masks.Mask, past: Past | None = None
     ) -> Tensor:
         heads = self.project_in(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         q, k = turn(q), turn(k)
-        if cache is None:
+        if past is None:
             seen = attention(q, k, v, mask)
         else:
-            cache.append(k, v, counts)
-            seen = attention(_roll(q, counts), cache, mask=mask)
-            seen = _roll(seen, counts, back=True)
+            past.cache.append(k, v, past.counts)
+            seen = attention(q, past.cache, mask=mask, q_start=past.start)
         out: Tensor = self.project_out(seen.transpose(1, 2).flatten(2))
+        return out
+
+    def step(self, x: Tensor, cache: Cache, rotary: Rotary) -> Tensor:
+        """One token a row, x (B, 1, width): all of `forward` between its projections is one call."""
+        seen = masked_multihead_attention(self.project_in(x[:, 0]), cache, rotary=rotary)
+        out: Tensor = self.project_out(seen[:, None])
         return out
 
 
@@ -70,8 +80,8 @@ class Layer(nn.Module):
         self.feed_forward = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_attention(x), *how))
+    def forward(self, x: Tensor, attend: Callable[[Attention, Tensor], Tensor]) -> Tensor:
+        x = x + self.dropout(attend(self.attention, self.norm_attention(x)))
         out: Tensor = x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
         return out
 
@@ -107,39 +117,46 @@ class CausalLM(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        caches: Sequence[Any] | None = None,
+        caches: Sequence[Cache] | None = None,
         counts: Tensor | Sequence[int] | None = None,
         *,
         documents: Sequence[int] | None = None,
     ) -> Tensor:
         self._check(tokens, caches, documents)
         counts = None if counts is None else _counts(counts, tokens)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and caches is None):
+            x = self.dropout(self.embedding(tokens))
+            for layer, attend in zip(self.layers, self._attend(tokens, caches, counts, documents), strict=True):
+                x = layer(x, attend)
+            return nn.functional.linear(self.norm(x), self.embedding.weight)
+
+    def _attend(
+        self, tokens: Tensor, caches: Sequence[Cache] | None, counts: Tensor | None, documents: Sequence[int] | None
+    ) -> list[Callable[[Attention, Tensor], Tensor]]:
+        """How the attention of each layer is called."""
+        if caches is not None and counts is None and tokens.shape[1] == 1:
+            return [partial(Attention.step, cache=cache, rotary=self.rotary) for cache in caches]
         mask: masks.Mask = masks.Causal()
+        positions = torch.arange(tokens.shape[1])
+        past: list[Past | None] = [None] * len(self.layers)
         if documents is not None:
             mask = mask & masks.Documents.from_lengths(documents)
             positions = packed_positions(documents)
-        elif caches is None:
-            positions = torch.arange(tokens.shape[1])
-        else:
-            positions = caches[0].lengths[:, None] + torch.arange(tokens.shape[1])
+        elif caches is not None:
+            past = [Past(cache, counts, cache.lengths) for cache in caches]
+            positions = positions + caches[0].lengths[:, None]
         cos, sin = self.rotary.angles(positions)
         turn = partial(self.rotary.turn, cos=cos, sin=sin)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and caches is None):
-            x = self.dropout(self.embedding(tokens))
-            for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
-                x = layer(x, turn, mask, cache, counts)
-            return nn.functional.linear(self.norm(x), self.embedding.weight)
+        return [partial(Attention.forward, turn=turn, mask=mask, past=one) for one in past]
 
     def new_caches(
         self, batch: int, max_len: int, *, window: int | None = None, sinks: int = 0, dtype: torch.dtype = torch.float32
-    ) -> list[Any]:
+    ) -> list[KVCache]:
         """Empty caches, one a layer, for `batch` rows of at most `max_len` tokens; the arguments of `mmha.KVCache`."""
-        from mmha import KVCache
-
         sizes = (batch, self.config.kv_heads, max_len, self.config.head_dim)
         return [KVCache(*sizes, dtype=dtype, window=window, sinks=sinks) for _ in self.layers]
 
-    def _check(self, tokens: Tensor, caches: Sequence[Any] | None, documents: Sequence[int] | None) -> None:
+    def _check(self, tokens: Tensor, caches: Sequence[Cache] | None, documents: Sequence[int] | None) -> None:
         checks.dtype_in("tokens", tokens, ("int64", "int32"))
         checks.require(tokens.ndim == 2, "tokens", "2 dimensions (B, T)", checks.shape_text(tokens.shape))
         if tokens.numel():
@@ -166,16 +183,6 @@ def _counts(counts: Tensor | Sequence[int], tokens: Tensor) -> Tensor:
     fits = not batch or (int(found.min()) >= 0 and int(found.max()) <= length)
     checks.require(fits, "counts", f"numbers from 0 to T = {length}", str(found.tolist()))
     return found.to(torch.int64)
-
-
-def _roll(x: Tensor, counts: Tensor | None, back: bool = False) -> Tensor:
-    """x (B, H, T, D), the first counts[b] of its T tokens moved to the end, where a cache expects the queries."""
-    length = x.shape[2]
-    if counts is None or bool((counts == length).all()):
-        return x
-    shift = counts if not back else -counts
-    index = (torch.arange(length) + shift[:, None]) % max(length, 1)
-    return x.gather(2, index[:, None, :, None].expand_as(x))
 
 
 def save(model: CausalLM, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
