@@ -7,10 +7,11 @@ stay light.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -43,6 +44,25 @@ def type_error(argument: str, expected: str, value: object) -> TypeError:
     TypeError: `mask`: expected a Mask or a bool tensor, got str 'causal'
     """
     return TypeError(message(argument, expected, describe(value)))
+
+
+@contextlib.contextmanager
+def renamed(**names: str) -> Iterator[None]:
+    """Within it, messages name arguments as the caller's own function does: renamed(bias="score_bias").
+
+    >>> with renamed(mask="src_mask"):
+    ...     raise value_error("mask", "a tensor", "3")
+    Traceback (most recent call last):
+    ...
+    ValueError: `src_mask`: expected a tensor, got 3
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        for inner, outer in names.items():
+            if str(error).startswith(f"`{inner}`"):
+                raise type(error)(str(error).replace(inner, outer, 1)) from None
+        raise
 
 
 def require(condition: bool, argument: str, expected: str, got: object) -> None:

@@ -98,6 +98,7 @@ class KVCache(Cache):
         self.branch(index)
         self._gather()
 
+    @torch.inference_mode(False)
     def branch(self, index: Tensor) -> None:
         """The same without copying: row b reads its past where row index[b] read it, and writes to its own place.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from mmha.masks import Mask
 from mmha.nn.rotary import Rotary
 from mmha.ops import cached
 from mmha.ops.caches import Cache
+from mmha.ops.call import Call
 
 QKV_DTYPES = ("float32", "bfloat16", "float16", "int32")
 FLOATS = ("float32", "bfloat16", "float16", "float64")
@@ -52,7 +54,8 @@ def masked_multihead_attention(
             or float16; or int32 with qkv_scale.
         cache: a `KVCache`, or a batch of a `PagedKVCache`; it grows by one token a row, in place.
         bias, qkv_scale: float, of the width of qkv.
-        src_mask: float, broadcastable to (B, H, 1, t + 1), t the length of the longest row: added to the scores.
+        src_mask: float, broadcastable to (B, H, 1, t + 1), t the length of the longest row that is not skipped: added
+            to the scores, -inf hides.
         rotary: how q and k are rotated, at `positions`, integers (B,) or (B, 2); None = the row's length.
         lengths: integers (B,): row b writes its token at lengths[b], what stood there and after is forgotten; negative:
             the row is skipped, nothing is written and its output is 0. None = the cache's own lengths.
@@ -82,10 +85,15 @@ def masked_multihead_attention(
     finish = _Finish.checked(heads * cache.value_dim, out_shift, out_smooth, out_scale, round, out_bounds)
     table = None if beam is None else _beam_table(step, beam)
     sizes = (cache.batch, heads, 1, int(step.stop.max()) if cache.batch else 0)
-    query = cached.prepare(sizes, mask, src_mask, score_bias, scale, softcap, sinks)
+    if mask is not None and not isinstance(mask, Mask):
+        raise checks.type_error("mask", "None or a Mask (tensors go into src_mask)", mask)
+    with checks.renamed(mask="src_mask") if src_mask is not None else nullcontext(), checks.renamed(bias="score_bias"):
+        query = cached.prepare(sizes, mask, _src_mask(src_mask, step, sizes[3]), score_bias, scale, softcap, sinks)
+    seen = cached.lower(query.mask, cache, sizes, step.stop, step.first.tolist())
     q, k, v = step.split(x, shift, rotary, positions)
-    out = step.attend(q, k, v, query, table)
-    return finish(out.view(cache.batch, heads * cache.value_dim), qkv.dtype)
+    out = step.attend(q, k, v, (seen, query.call), table)
+    made = finish(out.view(cache.batch, heads * cache.value_dim), qkv.dtype)
+    return made if step.skipped is None else made.masked_fill_(step.skipped[:, None], 0)
 
 
 class _Step(NamedTuple):
@@ -106,9 +114,9 @@ class _Step(NamedTuple):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q (B, H, 1, D), k and v (B, Hk, 1, ...), float32, with the bias and rotated."""
         c = self.cache
-        q = torch.empty(c.batch, self.heads, 1, c.head_dim, device="cpu")
-        k = torch.empty(c.batch, c.kv_heads, 1, c.head_dim, device="cpu")
-        v = torch.empty(c.batch, c.kv_heads, 1, c.value_dim, device="cpu")
+        q = x.new_empty(c.batch, self.heads, 1, c.head_dim)
+        k = x.new_empty(c.batch, c.kv_heads, 1, c.head_dim)
+        v = x.new_empty(c.batch, c.kv_heads, 1, c.value_dim)
         turn, places = _turn(rotary, c, self.first if positions is None else positions)
         c._native.split_step(
             self.heads, x.data_ptr(), 0 if bias is None else bias.data_ptr(),
@@ -117,7 +125,7 @@ class _Step(NamedTuple):
         )  # fmt: skip
         return q, k, v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, query: cached.Query, table: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, query: tuple[cached.Seen, Call], table: Tensor | None) -> Tensor:
         """The output (B, H, 1, Dv) of the tokens, which are appended first."""
         cache = self.cache
         if cache.window is not None and bool((self.stop < cache._lengths).any()):
@@ -125,14 +133,12 @@ class _Step(NamedTuple):
             cache.truncate(torch.minimum(self.first, cache._lengths))
         cache._write(k, v, self.counts, self.first)
         if table is None:
-            out = cached.attend(q, cache, query.mask, query.call, self.first.tolist(), False)[0]
-        else:
-            cache._native.point(0, 0, table.data_ptr())
-            try:
-                out = cached.attend(q, cache, query.mask, query.call, self.first.tolist(), False)[0]
-            finally:
-                cache._native.point(0, 0, 0)
-        return out if self.skipped is None else out.masked_fill_(self.skipped[:, None, None, None], 0.0)
+            return cached.attend(q, cache, *query, self.first.tolist(), False)[0]
+        cache._native.point(0, 0, table.data_ptr())
+        try:
+            return cached.attend(q, cache, *query, self.first.tolist(), False)[0]
+        finally:
+            cache._native.point(0, 0, 0)
 
 
 class _Finish(NamedTuple):
@@ -220,6 +226,18 @@ def _places(cache: Cache, lengths: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         raise checks.value_error("lengths", expected, str(int(wanted[b])))
     skipped = wanted < 0
     return torch.where(skipped, cache._lengths, wanted), (~skipped).to(torch.int64), skipped
+
+
+def _src_mask(mask: Any, step: _Step, k_len: int) -> Tensor | None:
+    """The additive mask as wide as the longest row: a skipped one may be longer than those that attend."""
+    if mask is None:
+        return None
+    checks.dtype_in("src_mask", mask, FLOATS)
+    cached.check_device("src_mask", mask)
+    attending = int((step.stop * step.counts).max()) if step.cache.batch else 0
+    if mask.dim() and mask.shape[-1] == attending:
+        return torch.nn.functional.pad(mask, (0, k_len - attending))
+    return mask  # type: ignore[no-any-return]
 
 
 def _turn(rotary: Any, cache: Cache, positions: Any) -> tuple[tuple[int, float, bool], Tensor | None]:

@@ -27,24 +27,23 @@ QUERY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attend(
-    q: Tensor, cache: Cache, mask: Mask | None, call: Call, start: list[int], want_lse: bool
+    q: Tensor, cache: Cache, seen: Seen, call: Call, start: list[int], want_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     """out (B, H, Tq, Dv) and lse (B, H, Tq), float32, of float32 queries at positions start[b] + i; all is checked.
 
-    call: everything but the mask. Raises ValueError when a query sees a key that a cyclic cache has overwritten.
+    seen: what `lower` made of the mask; call: everything else. Raises ValueError when a query sees a key
+    that a cyclic cache has overwritten.
     """
     batch, heads, q_len, dim = q.shape
-    out = torch.empty(batch, heads, q_len, cache.value_dim, device="cpu")
-    lse = torch.empty(batch, heads, q_len, device="cpu") if want_lse else None
+    out = torch.empty(batch, heads, q_len, cache.value_dim, dtype=torch.float32, device="cpu")
+    lse = torch.empty(batch, heads, q_len, dtype=torch.float32, device="cpu") if want_lse else None
     if out.numel() == 0 or not bool(cache._lengths.any()):
         return out.zero_(), lse.fill_(-math.inf) if lse is not None else None
-    bounds = bounds_of(mask)
-    plan = None if bounds is not None else _plan(mask, cache, q, start)  # type: ignore[arg-type]
     if call.slopes is not None or call.table is not None:
         call = call._replace(q_start=torch.tensor(start, dtype=torch.int64, device="cpu"))
     extras = make_extras(call, batch)
     lost = cache._native.attend(
-        None if plan is None else plan.native, bounds or (0, 0), start,
+        None if seen.plan is None else seen.plan.native, seen.bounds, start,
         (q.data_ptr(), out.data_ptr(), 0 if lse is None else lse.data_ptr()), heads, q_len,
         1.0 / math.sqrt(dim) if call.scale is None else call.scale, None if extras is None else extras.native,
         torch.get_num_threads(),
@@ -54,6 +53,13 @@ def attend(
         expected = f"queries that see only what the ring still holds (append at most {room} tokens before attending)"
         raise checks.value_error("q", expected, f"in row {lost} {q_len} queries of which one sees an overwritten key")
     return out, lse
+
+
+class Seen(NamedTuple):
+    """What a mask says: p - left <= j <= p + right for bounds (left, right); or a plan, with the cache's rule."""
+
+    bounds: tuple[int, int]
+    plan: masks.Plan | None
 
 
 class Query(NamedTuple):
@@ -94,7 +100,8 @@ def attention(
     query = prepare(sizes, None if is_tensor else mask, mask if is_tensor else None, bias, scale, softcap, sinks)
     start = start_of(cache, q_start, sizes)
     x = q.detach().to(torch.float32).resolve_neg().contiguous()
-    out, lse = attend(x, cache, query.mask, query.call, start, want_lse)
+    seen = lower(query.mask, cache, sizes, cache._lengths, start)
+    out, lse = attend(x, cache, seen, query.call, start, want_lse)
     out = out.to(q.dtype)
     return (out, lse) if want_lse else out
 
@@ -142,26 +149,30 @@ def bounds_of(mask: Mask | None) -> Bounds | None:
     return None
 
 
-def _plan(mask: Mask, cache: Cache, q: Tensor, start: list[int]) -> masks.Plan:
-    """The plan of the mask together with the cache's own rule."""
-    rule: Mask = KeyPadding(cache.lengths)
+def lower(mask: Mask | None, cache: Cache, sizes: arguments.Sizes, lengths: Tensor, start: list[int]) -> Seen:
+    """The mask for rows of these lengths. Raises ValueError when it does not fit."""
+    bounds = bounds_of(mask)
+    if bounds is not None or 0 in sizes:
+        return Seen(bounds or (0, 0), None)
+    assert mask is not None
+    rule: Mask = KeyPadding(lengths)
     if cache.window is not None:
         rule = rule & (Window(cache.window - 1, None) | Prefix(cache.sinks))
-    k_len = int(cache._lengths.max())
-    if "Tree(" in mask.flatten()[0] and bool((cache._lengths != k_len).any()):
-        mask = _row_by_row(mask, cache, (q.shape[1], q.shape[2], k_len), start)
-    return (mask & rule).plan(cache.batch, q.shape[1], q.shape[2], k_len, torch.tensor(start, dtype=torch.int64))
+    if "Tree(" in mask.flatten()[0] and bool((lengths != sizes[3]).any()):
+        mask = _row_by_row(mask, sizes, lengths, start)
+    return Seen((0, 0), (mask & rule).plan(*sizes, torch.tensor(start, dtype=torch.int64, device="cpu")))
 
 
-def _row_by_row(mask: Mask, cache: Cache, sizes: tuple[int, int, int], start: list[int]) -> Mask:
-    """A mask that asks for the last key, lowered for each row's own last key. sizes: (H, Tq, longest row)."""
-    heads, q_len, k_len = sizes
+def _row_by_row(mask: Mask, sizes: arguments.Sizes, lengths: Tensor, start: list[int]) -> Mask:
+    """A mask that asks for the last key, lowered for each row's own last key."""
+    batch, heads, q_len, k_len = sizes
     runs: list[tuple[int, int]] = []
     offsets = [0]
-    for b, length in enumerate(cache._lengths.tolist()):
-        plan = mask.plan(cache.batch, heads, q_len, length, start[b])
+    for b, length in enumerate(lengths.tolist()):
+        plan = mask.plan(batch, heads, q_len, length, start[b])
         for h in range(heads):
             for i in range(q_len):
                 runs += plan.row(i, b, h)
                 offsets.append(len(runs))
-    return Spans((cache.batch, heads, q_len, k_len), offsets, torch.tensor(runs, dtype=torch.int64).view(-1, 2))
+    spans = torch.tensor(runs, dtype=torch.int64, device="cpu").view(-1, 2)
+    return Spans((batch, heads, q_len, k_len), offsets, spans)

@@ -24,10 +24,11 @@ class Memory:
     def __init__(self, blocks: int, slots: int, kv_heads: int, dims: tuple[int, int], dtype: torch.dtype) -> None:
         self.slots, self.kv_heads, self.dims, self.dtype = slots, kv_heads, dims, dtype
         self.groups = -(-slots // GROUP)
-        self.keys = torch.empty(blocks, kv_heads, self.groups, dims[0], GROUP, dtype=dtype, device="cpu")
-        self.values = torch.empty(blocks, kv_heads, slots, dims[1], dtype=dtype, device="cpu")
         scales = (2, blocks, kv_heads, self.groups * GROUP) if dtype == torch.int8 else (2, 0)
-        self.scales = torch.empty(scales, dtype=torch.float32, device="cpu")
+        with torch.inference_mode(False):  # or it could be written in that mode only
+            self.keys = torch.empty(blocks, kv_heads, self.groups, dims[0], GROUP, dtype=dtype, device="cpu")
+            self.values = torch.empty(blocks, kv_heads, slots, dims[1], dtype=dtype, device="cpu")
+            self.scales = torch.empty(scales, dtype=torch.float32, device="cpu")
 
     def tensors(self) -> list[Tensor]:
         """All of it, block by block along the first dimension."""
@@ -62,8 +63,9 @@ class Cache:
         self.head_dim, self.value_dim = memory.dims
         self.window, self.sinks = window, sinks
         self._memory = memory
-        self._lengths = torch.zeros(rows, dtype=torch.int64, device="cpu")
-        self._kept = torch.zeros(rows, dtype=torch.int64, device="cpu")  # older positions were overwritten
+        with torch.inference_mode(False):
+            self._lengths = torch.zeros(rows, dtype=torch.int64, device="cpu")
+            self._kept = torch.zeros(rows, dtype=torch.int64, device="cpu")  # older positions were overwritten
         self._ring = memory.slots - sinks if window is not None else 0
         self._beam: Tensor | None = None
         self._native = _kernels.Cache(
@@ -135,8 +137,8 @@ class Cache:
         self._refresh()
         parts = self._held()
         width = max((sum(stop - start for start, stop in row) for row in parts), default=0)
-        k = torch.zeros(self.batch, self.kv_heads, width, self.head_dim, device="cpu")
-        v = torch.zeros(self.batch, self.kv_heads, width, self.value_dim, device="cpu")
+        k = torch.zeros(self.batch, self.kv_heads, width, self.head_dim, dtype=torch.float32, device="cpu")
+        v = torch.zeros(self.batch, self.kv_heads, width, self.value_dim, dtype=torch.float32, device="cpu")
         for turn in (0, 1):  # the sinks, then the window; without a ring everything is the second
             first = torch.tensor([row[turn][0] for row in parts], dtype=torch.int64)
             counts = torch.tensor([row[turn][1] - row[turn][0] for row in parts], dtype=torch.int64)

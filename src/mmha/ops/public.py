@@ -88,11 +88,11 @@ def attention(
             raise _beside_cache(v, dropout_p)
         arguments.check_flags(return_lse, False)
         return cached.attention(q, k, mask, bias, scale, softcap, sinks, q_start, return_lse)
-    k, v = cast(Tensor, k), cast(Tensor, v)  # or whatever else came: it is checked now
+    keys, values = cast(Tensor, k), cast(Tensor, v)  # whatever else came is refused now
     if torch.is_autocast_enabled("cpu"):
-        q, k, v = (_autocast(x) for x in (q, k, v))
-    direct = is_direct(q, k, v)
-    sizes = arguments.check_tensors(q, k, v, direct)
+        q, keys, values = (_autocast(x) for x in (q, keys, values))
+    direct = is_direct(q, keys, values)
+    sizes = arguments.check_tensors(q, keys, values, direct)
     if mask is not None:
         mask = arguments.check_mask(mask, sizes)
     parts = None if bias is None else arguments.check_bias(bias, sizes)
@@ -115,7 +115,7 @@ def attention(
     seed = _seed() if dropout_p else None
     call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
     results = autograd.attention(
-        autograd.REFERENCE if return_weights else autograd.KERNELS, q, k, v, call, direct, return_lse
+        autograd.REFERENCE if return_weights else autograd.KERNELS, q, keys, values, call, direct, return_lse
     )
     if return_lse:
         return tuple(results[: 3 if return_weights else 2])
