@@ -27,6 +27,8 @@ from mmha.nn import Rotary, SwiGLU, packed_positions
 from mmha.ops import attention
 from mmha.ops.caches import Cache
 
+Turn = Callable[[Tensor], Tensor]
+
 
 class Past(NamedTuple):
     """What tokens follow: a layer's cache, of how many tokens of each row (None = all), and where these stand."""
@@ -39,34 +41,35 @@ class Past(NamedTuple):
 class Attention(nn.Module):
     """Grouped-query attention under a mask: query head h reads the key/value head h // (heads / kv_heads).
 
-    Shapes: x float32 (B, T, width) → (B, T, width); `turn` rotates q and k to where they stand.
+    Shapes: x float32 (B, T, width) → (B, T, width); `turn` rotates q and k to where they stand. Without it, x is one
+    token a row that follows a cache: all between the two projections is then one call.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.rotary = Rotary(config.head_dim, config.rotary_base)
         self.project_in = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
         self.project_out = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(
-        self, x: Tensor, turn: Callable[[Tensor], Tensor], mask: masks.Mask, past: Past | None = None
-    ) -> Tensor:
-        heads = self.project_in(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        q, k = turn(q), turn(k)
-        if past is None:
-            seen = attention(q, k, v, mask)
+    def forward(self, x: Tensor, turn: Turn | None, mask: masks.Mask, past: Past | None = None) -> Tensor:
+        if turn is None:
+            assert past is not None
+            seen = masked_multihead_attention(self.project_in(x[:, 0]), past.cache, rotary=self.rotary)[:, None]
+        elif past is None:
+            seen = attention(*self.split(x, turn), mask).transpose(1, 2).flatten(2)
         else:
+            q, k, v = self.split(x, turn)
             past.cache.append(k, v, past.counts)
-            seen = attention(q, past.cache, mask=mask, q_start=past.start)
-        out: Tensor = self.project_out(seen.transpose(1, 2).flatten(2))
+            seen = attention(q, past.cache, mask=mask, q_start=past.start).transpose(1, 2).flatten(2)
+        out: Tensor = self.project_out(seen)
         return out
 
-    def step(self, x: Tensor, cache: Cache, rotary: Rotary) -> Tensor:
-        """One token a row, x (B, 1, width): all of `forward` between its projections is one call."""
-        seen = masked_multihead_attention(self.project_in(x[:, 0]), cache, rotary=rotary)
-        out: Tensor = self.project_out(seen[:, None])
-        return out
+    def split(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, H, T, D), k and v (B, Hk, T, D) of the tokens, q and k rotated."""
+        heads = self.project_in(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return turn(q), turn(k), v
 
 
 class Layer(nn.Module):
@@ -80,8 +83,8 @@ class Layer(nn.Module):
         self.feed_forward = SwiGLU(config.width, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attend: Callable[[Attention, Tensor], Tensor]) -> Tensor:
-        x = x + self.dropout(attend(self.attention, self.norm_attention(x)))
+    def forward(self, x: Tensor, turn: Turn | None, mask: masks.Mask, past: Past | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), turn, mask, past))
         out: Tensor = x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
         return out
 
@@ -124,18 +127,17 @@ class CausalLM(nn.Module):
     ) -> Tensor:
         self._check(tokens, caches, documents)
         counts = None if counts is None else _counts(counts, tokens)
+        turn, mask, past = self._surroundings(tokens, caches, counts, documents)
         with torch.set_grad_enabled(torch.is_grad_enabled() and caches is None):
             x = self.dropout(self.embedding(tokens))
-            for layer, attend in zip(self.layers, self._attend(tokens, caches, counts, documents), strict=True):
-                x = layer(x, attend)
+            for layer, one in zip(self.layers, past, strict=True):
+                x = layer(x, turn, mask, one)
             return nn.functional.linear(self.norm(x), self.embedding.weight)
 
-    def _attend(
+    def _surroundings(
         self, tokens: Tensor, caches: Sequence[Cache] | None, counts: Tensor | None, documents: Sequence[int] | None
-    ) -> list[Callable[[Attention, Tensor], Tensor]]:
-        """How the attention of each layer is called."""
-        if caches is not None and counts is None and tokens.shape[1] == 1:
-            return [partial(Attention.step, cache=cache, rotary=self.rotary) for cache in caches]
+    ) -> tuple[Turn | None, masks.Mask, list[Past | None]]:
+        """Where the tokens stand, what they may see, and what each layer has seen before them."""
         mask: masks.Mask = masks.Causal()
         positions = torch.arange(tokens.shape[1])
         past: list[Past | None] = [None] * len(self.layers)
@@ -143,11 +145,13 @@ class CausalLM(nn.Module):
             mask = mask & masks.Documents.from_lengths(documents)
             positions = packed_positions(documents)
         elif caches is not None:
-            past = [Past(cache, counts, cache.lengths) for cache in caches]
-            positions = positions + caches[0].lengths[:, None]
+            start = caches[0].lengths
+            past = [Past(cache, counts, start) for cache in caches]
+            if counts is None and len(positions) == 1:
+                return None, mask, past
+            positions = positions + start[:, None]
         cos, sin = self.rotary.angles(positions)
-        turn = partial(self.rotary.turn, cos=cos, sin=sin)
-        return [partial(Attention.forward, turn=turn, mask=mask, past=one) for one in past]
+        return partial(self.rotary.turn, cos=cos, sin=sin), mask, past
 
     def new_caches(
         self, batch: int, max_len: int, *, window: int | None = None, sinks: int = 0, dtype: torch.dtype = torch.float32
