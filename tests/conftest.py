@@ -25,6 +25,15 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For thousands of tiny steps: on a busy machine waiting for a second thread takes longer than they do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def in_ci() -> bool:
     """True where a missing network is a failure and not a reason to skip."""
     return os.environ.get("CI", "") not in ("", "0", "false")
