@@ -15,7 +15,7 @@ from mmha import __version__
 from mmha.cli import app
 from mmha.cli.printing import console
 
-COMMANDS = ("demo", "tag", "mask", "bench", "info", "data", "train")
+COMMANDS = ("demo", "tag", "generate", "mask", "bench", "info", "data", "train")
 PATHS = [*((name,) for name in COMMANDS), ("data", "list"), ("data", "get"), ("data", "path"), ("train", "tagger")]
 PROGRAM = [sys.executable, "-m", "mmha"]
 

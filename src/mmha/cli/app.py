@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mmha.cli import bench, data, demo, info, mask, tag, train
+from mmha.cli import bench, data, demo, generate, info, mask, tag, train
 from mmha.cli.printing import examples
 
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
@@ -49,6 +49,9 @@ def root(
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("tag", short_help="Tag each word with its part of speech.", epilog=tag.EXAMPLES)(tag.tag)
+app.command("generate", short_help="Continue a text, or see how it is done.", epilog=generate.EXAMPLES)(
+    generate.generate
+)
 app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)
