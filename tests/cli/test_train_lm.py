@@ -39,7 +39,12 @@ def test_killed_and_resumed_it_writes_the_same_model(verses: Path, tmp_path: Pat
         _, said = run.communicate()
     assert run.returncode == 130, said
     assert "go on with --resume" in said
-    assert not (tmp_path / "parts" / "causal_lm.json").exists()
+    stopped = json.loads((tmp_path / "parts" / "state.json").read_text())["progress"]
+    assert 0 < stopped["step"] < 60
+    if stopped["epoch"]:  # what was best until then can be used
+        about = json.loads((tmp_path / "parts" / "causal_lm.json").read_text())["about"]
+        assert about["step"] == 3 * stopped["best_epoch"]
+        assert causal_lm.load(tmp_path / "parts")[0].config == causal_lm.load(tmp_path / "whole")[0].config
     again = command(verses, tmp_path / "parts")
     at = again.index("--steps")
     del again[at : at + 2]  # the run knows

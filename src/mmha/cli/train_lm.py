@@ -13,8 +13,9 @@ from mmha.cli.training import bar, check_out, fetch
 
 if TYPE_CHECKING:
     from mmha.models.causal_lm import CausalLM, Tokenizer
-    from mmha.train.loop import Settings
+    from mmha.train.loop import Run, Settings
 
+FILE = "causal_lm.json"
 ROUNDS = 20  # how often a run looks at the validation text
 PROBE = 5  # steps that are timed to know how many fit into --minutes
 
@@ -123,8 +124,7 @@ class _Job:
     about: dict[str, Any]
 
     def run(self, steps: int | None, minutes: float | None, resume: bool) -> dict[str, Any]:
-        """Train to the end, write `causal_lm.json` with the weights of the best round, and test these, once."""
-        from mmha.models import causal_lm as models
+        """Train to the end and test the best round, once; `causal_lm.json` holds the best one from the first on."""
         from mmha.train import language
         from mmha.train.loop import Run
 
@@ -140,28 +140,44 @@ class _Job:
         if resume:
             run.resume()
         self.out.mkdir(parents=True, exist_ok=True)
-        with bar(run, "round", "validation bits per byte", lambda score, digits: f"{-score:.{digits}f}") as show:
-            run.fit(batches, language.loss, lambda m: -self.bits_per_byte(m, tokenizer, self.texts.dev), show)
-        model.load_state_dict(run.best)
-        result = (
-            run.about
-            | asdict(settings)
-            | {
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "train_bytes": _bytes(self.texts.train),
-                "train_tokens": len(stream),
-                "best_round": run.progress.best_epoch,
-                "seconds": round(run.progress.seconds),
-            }
-        )
-        models.save(model, tokenizer, self.out / "causal_lm.json", result, "causal_lm.safetensors")
-        # What is scored is what is shipped: the weights as written, rounded to 16 bits.
+
+        def evaluate(averaged: Any) -> float:
+            found = self.bits_per_byte(averaged, tokenizer, self.texts.dev)
+            if -found > run.progress.best:
+                self.save(averaged, tokenizer, self.result(run) | {"dev_bits_per_byte": found})
+            return -found
+
+        with bar(run, "round", "validation bits per byte", lambda bits, digits: f"{-bits:.{digits}f}") as show:
+            run.fit(batches, language.loss, evaluate, show)
+        return self.finish(run, tokenizer) | {"model": str(self.out / FILE)}
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """What is written beside the weights of the round that has just ended."""
+        return {
+            **run.about,
+            **asdict(run.settings),
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "train_bytes": _bytes(self.texts.train),
+            "step": run.progress.step,
+            "seconds": round(run.progress.seconds),
+        }
+
+    def finish(self, run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Score what is shipped, the best weights as written, with longer contexts than on the way."""
+        from mmha.models import causal_lm as models
+
+        result = self.result(run) | {"best_round": run.progress.best_epoch}
         model, tokenizer = models.load(self.out)
         result["dev_bits_per_byte"] = self.bits_per_byte(model, tokenizer, self.texts.dev, 4)
         if self.texts.test:
             result["test_bits_per_byte"] = self.bits_per_byte(model, tokenizer, self.texts.test, 4)
-        models.save(model, tokenizer, self.out / "causal_lm.json", result, "causal_lm.safetensors")
-        return result | {"model": str(self.out / "causal_lm.json")}
+        self.save(model, tokenizer, result)
+        return result
+
+    def save(self, model: CausalLM, tokenizer: Tokenizer, result: dict[str, Any]) -> None:
+        from mmha.models import causal_lm as models
+
+        models.save(model, tokenizer, self.out / FILE, result, "causal_lm.safetensors")
 
     def new(self) -> tuple[CausalLM, Tokenizer]:
         """The untrained model, and the tokenizer of the training text."""
