@@ -55,7 +55,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, turn: Turn | None, mask: masks.Mask, past: Past | None = None) -> Tensor:
         if turn is None:
             assert past is not None
-            seen = masked_multihead_attention(self.project_in(x[:, 0]), past.cache, rotary=self.rotary)[:, None]
+            lengths = None if past.counts is None else past.start.masked_fill(past.counts == 0, -1)  # -1 skips the row
+            qkv = self.project_in(x[:, 0])
+            seen = masked_multihead_attention(qkv, past.cache, rotary=self.rotary, lengths=lengths)[:, None]
         elif past is None:
             seen = attention(*self.split(x, turn), mask).transpose(1, 2).flatten(2)
         else:
@@ -147,7 +149,7 @@ class CausalLM(nn.Module):
         elif caches is not None:
             start = caches[0].lengths
             past = [Past(cache, counts, start) for cache in caches]
-            if counts is None and len(positions) == 1:
+            if len(positions) == 1:
                 return None, mask, past
             positions = positions + start[:, None]
         cos, sin = self.rotary.angles(positions)
