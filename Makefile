@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-all check bench format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo test test-all check bench bench-decode format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -56,6 +56,13 @@ native-emulated:
 
 bench: $(VENV)/.installed
 	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png
+	$(BIN)/python benchmarks/fill_readme.py
+
+# What has to be compiled first (llama-cpp-python, some minutes) is left out, and said to be, unless installed:
+# pip install ".[peers]".
+bench-decode: $(VENV)/.installed
+	$(BIN)/python benchmarks/decode_peers.py --json benchmarks/results/decode_peers.json
+	$(BIN)/python benchmarks/generation.py --json benchmarks/results/generation.json
 	$(BIN)/python benchmarks/fill_readme.py
 
 wheel: $(BIN)/python

@@ -1,16 +1,18 @@
-"""Put the figures of a run of `make bench` into the README: python benchmarks/fill_readme.py [RESULTS.json]
+"""Put the figures of `make bench` and `make bench-decode` into the README: python benchmarks/fill_readme.py
 
-Everything between the two `bench` comments is replaced by what the file says, so that no figure is ever typed.
+Everything between the two `bench` comments, and between the two `decode` comments, is replaced by what the files in
+results/ say, so that no figure is ever typed. What has no results yet stays as it is.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import decode_section
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -90,15 +92,25 @@ def ms_text(ms: float) -> str:
     return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
+def sections(results: Path) -> dict[str, str]:
+    """What belongs between the comments of each name, from the runs that are there."""
+    runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
+    made = {"bench": section(runs["bench"])} if "bench" in runs else {}
+    if {"decode_peers", "generation"} <= set(runs):
+        made["decode"] = decode_section.section(runs["decode_peers"], runs["generation"])
+    return made
+
+
 def main(results: Path, readme: Path) -> None:
-    """Replace the section of the README."""
+    """Replace the sections of the README."""
     text = readme.read_text(encoding="utf-8")
-    run = json.loads(results.read_text(encoding="utf-8"))
-    parts = re.fullmatch(r"(.*<!-- bench -->\n).*(\n<!-- /bench -->.*)", text, re.DOTALL)
-    if parts is None:
-        raise SystemExit(f"{readme}: expected the comments <!-- bench --> and <!-- /bench -->, got none")
-    readme.write_text(parts[1] + section(run) + parts[2], encoding="utf-8")
+    for name, made in sections(results).items():
+        parts = re.fullmatch(rf"(.*<!-- {name} -->\n).*(\n<!-- /{name} -->.*)", text, re.DOTALL)
+        if parts is None:
+            raise SystemExit(f"{readme}: expected the comments <!-- {name} --> and <!-- /{name} -->, got none")
+        text = parts[1] + made + parts[2]
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "results" / "bench.json", HERE.parent / "README.md")
+    main(HERE / "results", HERE.parent / "README.md")

@@ -46,7 +46,7 @@ def test_figures_in_the_readme_are_rows_of_the_table() -> None:
 
 def test_the_table_of_the_readme_is_written_from_a_run() -> None:
     rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
-    run = record(Limits(threads=2, fma_gflops={2: 200.0}, read_gbs=20.0), rows)
+    run = record(Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0}), rows)
     sentence, _, *table = runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))["section"](run).splitlines()
     assert sentence.endswith(f" of the {len(CASES)} rows of `mmha bench`:")
     assert len({line.count("|") for line in table}) == 1

@@ -24,7 +24,14 @@ def test_a_name_says_everything_that_tells_rows_apart() -> None:
     row = Case("shapes", "recorded", "tree", sizes(599, q_len=7, heads=10, kv_heads=5), aim=1.0, dtype="bf16")
     assert row.name == "shapes recorded tree 7x599 bf16 1x10/5 d64"
     assert row.heading == "short, few and odd shapes: recorded"
-    assert row.group == ("shapes", "recorded")
+    assert row.group == ("shapes", "recorded", "GFLOP/s")
+
+
+def test_what_reads_more_than_it_computes_is_counted_in_bytes() -> None:
+    token, prefill = (Case("decode", "forward", kind, sizes(599, q_len=7), aim=1.0) for kind in ("token", "prefill"))
+    assert (token.unit, prefill.unit) == ("GB/s", "GFLOP/s")
+    assert (token.heading, prefill.heading) == ("decode from a cache: forward, GB/s", "decode from a cache: forward")
+    assert token.group != prefill.group
 
 
 @pytest.mark.parametrize(("direction", "products"), [("forward", 2), ("recorded", 2), ("backward", 5), ("training", 7)])

@@ -11,7 +11,7 @@ from mmha.bench.cases import Case, sizes
 from mmha.bench.measure import Limits, Row
 from mmha.bench.table import CASES
 
-LIMITS = Limits(threads=2, fma_gflops={2: 200.0}, read_gbs=20.0)
+LIMITS = Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0})
 
 
 def row(case: Case, ratio: float) -> Row:
@@ -34,6 +34,8 @@ def test_forward_stands_left_and_all_else_right() -> None:
         "irregular masks: forward",
         "short, few and odd shapes: forward",
         "a small call on one thread: forward",
+        "decode from a cache: forward, GB/s",
+        "decode from a cache: forward",
     ]
     assert {member.case.direction for _, members in left for member in members} == {"forward"}
     assert [member.case for _, members in left + right for member in members] == sorted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Literal
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_row_is_compared_and_timed(direction: Literal["forward", "backward"]) 
 def test_a_case_may_have_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def look(*args: object) -> tuple[list[float], list[float]]:
+    def look(*works: object, seconds: float, calls: int) -> tuple[list[float], list[float]]:
         seen.append(torch.get_num_threads())
         return [1.0], [1.0]
 
@@ -51,10 +52,30 @@ def test_figures_follow_from_medians() -> None:
     assert row.share == pytest.approx(row.gflops / 40.0)
 
 
+def test_what_is_bound_by_reading_is_held_against_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "probe_read", lambda threads: 1e6)
+    case = Case("decode", "forward", "token", sizes(263, q_len=1, kv_heads=2, dim=32), aim=1.0, dtype="i8")
+    row = measure.measure(case, threads=1, seconds=0.0)
+    assert row.limit == 1e6
+    assert row.read == 2 * 2 * 263 * (32 + 4)
+    assert row.rate == pytest.approx(row.read / (row.mmha_median / 1e3) / 1e9)
+    assert row.share == pytest.approx(row.rate / 1e6)
+    assert row.beyond_part is None
+
+
+def test_a_step_is_timed_beside_the_attention_in_it() -> None:
+    row = measure.measure(Case("decode", "forward", "step", sizes(31, q_len=1, dim=32), aim=1.0), 1, seconds=0.0)
+    assert len(row.part_ms) == row.rounds
+    assert row.beyond_part == pytest.approx(row.mmha_median - statistics.median(row.part_ms))
+
+
 def test_interleave_swaps_the_order_each_round() -> None:
     calls: list[str] = []
     first, second = measure.interleave(lambda: call(calls, "a"), lambda: call(calls, "b"), seconds=0.0)
     assert "".join(calls) == "abbaab"
+    calls.clear()
+    assert len(measure.interleave(*(lambda name=name: call(calls, name) for name in "abc"), seconds=0.0)) == 3
+    assert "".join(calls) == "abccbaabc"
     assert len(first) == len(second) == measure.FEWEST_ROUNDS
 
 
@@ -106,5 +127,5 @@ def test_threads_are_put_back_even_after_an_error() -> None:
 def test_limits_are_above_what_is_measured_on_memory_and_arithmetic() -> None:
     limits = measure.probe(threads=1)
     assert limits.threads == 1
-    assert limits.fma_gflops[1] > 0.5
+    assert limits.fma_gflops > 0.5
     assert limits.read_gbs > 0.2

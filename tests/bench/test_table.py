@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from mmha.bench import measure, patterns, table
-from mmha.bench.cases import Family, Kind, select
+from mmha.bench.cases import DType, Family, Kind, Sizes, select
+from mmha.bench.decode import read_bytes
 from mmha.bench.table import CASES
 
 
@@ -54,4 +55,20 @@ def test_quick_rows_are_a_part_that_costs_little() -> None:
     assert set(chosen) < set(CASES)
     assert {case.family for case in chosen} == set(get_args(Family))
     assert max(case.flop(case.sizes.pairs) for case in chosen) <= table.QUICK_FLOP
-    assert {case.dtype for case in chosen} == {"f32", "bf16", "f16"}
+    assert {case.dtype for case in chosen} == set(get_args(DType))
+
+
+def test_a_cache_meets_torch_in_every_format() -> None:
+    shapes: dict[DType, list[Sizes]] = {dtype: [] for dtype in get_args(DType)}
+    for case in select("decode token", CASES):
+        shapes[case.dtype].append(case.sizes)
+    assert shapes["f32"] == shapes["bf16"] == shapes["f16"] == shapes["i8"]
+    assert {size.q_len for size in shapes["f32"]} == {1}
+
+
+def test_a_share_of_the_read_bandwidth_is_asked_of_what_no_cache_holds() -> None:
+    asked = [case for case in CASES if case.least_share]
+    assert {case.least_share for case in asked} == {0.8}
+    assert {(case.kind, case.unit) for case in asked} == {("token", "GB/s")}
+    assert {case.dtype for case in asked} == {"f32", "bf16"}
+    assert min(read_bytes(case) for case in asked) >= 2**24

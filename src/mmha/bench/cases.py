@@ -13,14 +13,16 @@ from typing import Literal
 
 from mmha.checks import nearest, value_error
 
-Family = Literal["masks", "features", "irregular", "shapes", "call"]
+Family = Literal["masks", "features", "irregular", "shapes", "call", "decode"]
 Direction = Literal["forward", "recorded", "backward", "training"]
-DType = Literal["f32", "bf16", "f16"]
+DType = Literal["f32", "bf16", "f16", "i8"]
+Unit = Literal["GFLOP/s", "GB/s"]
 Kind = Literal[
     "dense", "causal", "padding", "window", "documents",
     "dropout", "alibi", "relative", "softcap", "sinks",
     "random", "bigbird", "blocks", "longformer", "tree",
     "padded", "packed",
+    "token", "step", "prefill", "guesses",
 ]  # fmt: skip
 
 FAMILIES: dict[Family, str] = {
@@ -29,8 +31,11 @@ FAMILIES: dict[Family, str] = {
     "irregular": "irregular masks",
     "shapes": "short, few and odd shapes",
     "call": "a small call on one thread",
+    "decode": "decode from a cache",
 }
-TORCH_NAMES: dict[DType, str] = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+TORCH_NAMES: dict[DType, str] = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8"}
+READING: tuple[Kind, ...] = ("token", "step")
+"""Kinds that do two operations or less a byte: what they can reach at all is set by memory, not by arithmetic."""
 FLOP_PER_PAIR: dict[Direction, int] = {"forward": 4, "recorded": 4, "backward": 10, "training": 14}
 
 
@@ -78,7 +83,8 @@ class Case:
     """One row: what is computed, how large, in which direction, and the least ratio to torch that satisfies us.
 
     forward: nothing asks for gradients; recorded: forward while autograd writes it down; backward: that alone, from
-    a graph that is kept; training: forward and backward. threads: 0 = as many as the run has.
+    a graph that is kept; training: forward and backward. dtype: of all inputs, or in the family `decode` of the cache.
+    threads: 0 = as many as the run has. least_share: the least share of the machine's limit that satisfies us; 0: any.
     """
 
     family: Family
@@ -88,11 +94,17 @@ class Case:
     aim: float
     dtype: DType = "f32"
     threads: int = 0
+    least_share: float = 0.0
 
     @property
-    def group(self) -> tuple[Family, Direction]:
+    def unit(self) -> Unit:
+        """What the row's rate and its limit are counted in."""
+        return "GB/s" if self.kind in READING else "GFLOP/s"
+
+    @property
+    def group(self) -> tuple[Family, Direction, Unit]:
         """The rows that stand together under one heading."""
-        return self.family, self.direction
+        return self.family, self.direction, self.unit
 
     @property
     def heading(self) -> str:
@@ -101,7 +113,8 @@ class Case:
         >>> Case("irregular", "backward", "tree", sizes(512), aim=1.0).heading
         'irregular masks: backward'
         """
-        return f"{FAMILIES[self.family]}: {self.direction}"
+        unit = f", {self.unit}" if self.unit == "GB/s" else ""
+        return f"{FAMILIES[self.family]}: {self.direction}{unit}"
 
     @property
     def name(self) -> str:

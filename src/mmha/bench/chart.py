@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-BARS: dict[DType, str] = {"f32": "#3b6ea8", "bf16": "#4f9a62", "f16": "#8a6bb0"}
+BARS: dict[DType, str] = {"f32": "#3b6ea8", "bf16": "#4f9a62", "f16": "#8a6bb0", "i8": "#c79a3a"}
 AIM, GRID, TEXT = "#c8501e", "#d9d9d9", "#333333"
 TITLE_ROWS = 1.6  # the height that a panel's title and margins take, in rows
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -43,7 +43,9 @@ def draw(limits: Limits, rows: Sequence[Row], path: Path) -> None:
     for part, groups in zip(parts, columns, strict=True):
         fill(part, groups, height, span(rows))
     figure.suptitle(f"Masked attention, {limits.threads} threads, {cpu_name()}", fontsize=13, color=TEXT)
-    figure.supxlabel("times as fast as torch (log scale) and share of the machine's multiply-adds", fontsize=10)
+    figure.supxlabel(
+        "times as fast as torch (log scale) and share of the machine's multiply-adds or reading", fontsize=10
+    )
     figure.legend(handles=legend(rows), loc="upper right", ncols=4, frameon=False, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:].lower(), dpi=130)

@@ -54,18 +54,22 @@ class Contest:
     """mmha's side, torch's side and the visible pairs of both.
 
     still: the same without dropout, where results can be compared; None where this one's own can be.
+    read: the bytes that one call of ours must read, where that is what bounds it.
+    part: what ours does besides, to be timed in turns with both; None where there is nothing to take apart.
     """
 
     ours: Side
     theirs: Side
     pairs: int
     still: Contest | None = None
+    read: int = 0
+    part: Work | None = None
 
 
 def tensors(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v and the gradient of out: unit-normal, the same at every run."""
+    """q, k, v and the gradient of out: unit-normal, the same at every run; in bfloat16 for a cache in int8."""
     size, generator = case.sizes, seeded(7)
-    dtype: torch.dtype = getattr(torch, TORCH_NAMES[case.dtype])
+    dtype: torch.dtype = torch.bfloat16 if case.dtype == "i8" else getattr(torch, TORCH_NAMES[case.dtype])
 
     def draw(heads: int, length: int) -> Tensor:
         return torch.randn(size.batch, heads, length, size.dim, generator=generator).to(dtype)

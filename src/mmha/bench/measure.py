@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 
 from mmha import _kernels
-from mmha.bench import agree, features, masked
-from mmha.bench.cases import Case, Kind
+from mmha.bench import agree, decode, features, masked
+from mmha.bench.cases import Case, Kind, Unit
 from mmha.bench.contest import Contest, Work
 
 ROUNDS, MAX_ROUNDS = 5, 61
@@ -34,23 +35,37 @@ BUILDERS: dict[Kind, Callable[[Case], Contest]] = {
     "sinks": features.sinks,
     "padded": masked.padded,
     "packed": masked.packed,
+    "token": decode.token,
+    "step": decode.step,
+    "prefill": decode.prefill,
+    "guesses": decode.guesses,
 }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine can do at all: GFLOP/s of multiply-adds by threads, the best so far, and GB/s of reading."""
+    """What this machine can do at all: the best probe so far, by unit and threads; GFLOP/s are multiply-adds."""
 
     threads: int
-    fma_gflops: dict[int, float]
-    read_gbs: float
+    best: dict[tuple[Unit, int], float]
+
+    @property
+    def fma_gflops(self) -> float:
+        """GFLOP/s of multiply-adds on the run's threads."""
+        return self.best["GFLOP/s", self.threads]
+
+    @property
+    def read_gbs(self) -> float:
+        """GB/s of reading from memory on the run's threads."""
+        return self.best["GB/s", self.threads]
 
 
 @dataclass(frozen=True)
 class Row:
     """One measured row; times of one call in milliseconds, one entry per round, each the mean of `calls` calls.
 
-    threads: what both sides had; limit: the best FMA probe with as many so far, GFLOP/s.
+    threads: what both sides had; limit: the best probe with as many so far, GFLOP/s of multiply-adds or, where reading
+    bounds the row, GB/s. read: the bytes such a row reads a call. part_ms: times of what ours does besides, if any.
     """
 
     case: Case
@@ -61,6 +76,8 @@ class Row:
     mmha_ms: list[float] = field(repr=False)
     difference: float
     calls: int = 1
+    read: int = 0
+    part_ms: list[float] = field(default_factory=list, repr=False)
 
     @property
     def torch_median(self) -> float:
@@ -83,9 +100,19 @@ class Row:
         return self.case.flop(self.pairs) / self.mmha_median / 1e6
 
     @property
+    def rate(self) -> float:
+        """What the row did in its own unit: useful GFLOP/s, or GB/s of keys and values read."""
+        return self.gflops if self.case.unit == "GFLOP/s" else self.read / self.mmha_median / 1e6
+
+    @property
     def share(self) -> float:
-        """Useful GFLOP/s as a share of the multiply-adds that this machine reached, 0 to 1."""
-        return self.gflops / self.limit
+        """The rate as a share of what this machine reached: above 1 where all that is read stays in a cache."""
+        return self.rate / self.limit
+
+    @property
+    def beyond_part(self) -> float | None:
+        """Median time of mmha less that of the part it holds, ms; None where no part was timed."""
+        return self.mmha_median - statistics.median(self.part_ms) if self.part_ms else None
 
     @property
     def rounds(self) -> int:
@@ -106,13 +133,23 @@ def thread_count(threads: int) -> Iterator[None]:
 
 def probe(threads: int) -> Limits:
     """The machine's own limits, measured now: the best of three short probes, since a limit is what can be reached."""
-    read = max(_kernels.probe_read(READ_BYTES, threads) for _ in range(3))
-    return Limits(threads, {threads: probe_fma(threads)}, read)
+    units: tuple[Unit, ...] = get_args(Unit)
+    return Limits(threads, {(unit, threads): probe_limit(unit, threads) for unit in units})
 
 
 def probe_fma(threads: int) -> float:
     """GFLOP/s of multiply-adds without any memory traffic, the best of three probes of 0.05 s."""
     return max(_kernels.probe_fma(threads, 0.05) for _ in range(3))
+
+
+def probe_read(threads: int) -> float:
+    """GB/s of reading from memory, the best of three probes."""
+    return max(_kernels.probe_read(READ_BYTES, threads) for _ in range(3))
+
+
+def probe_limit(unit: Unit, threads: int) -> float:
+    """What this machine can do in this unit, measured now."""
+    return probe_fma(threads) if unit == "GFLOP/s" else probe_read(threads)
 
 
 def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) -> Row:
@@ -130,10 +167,12 @@ def measure(case: Case, threads: int, seconds: float = 2.0, limit: float = 0.0) 
         ours, theirs = contest.ours.work(case.direction), contest.theirs.work(case.direction)
         difference = agree.check(case, contest, ours(), theirs())
         calls = calls_a_turn(ours)
-        limit = max(limit, probe_fma(threads))
-        theirs_ms, ours_ms = interleave(theirs, ours, seconds, calls)
-        limit = max(limit, probe_fma(threads))
-    return Row(case, threads, contest.pairs, limit, theirs_ms, ours_ms, difference, calls)
+        limit = max(limit, probe_limit(case.unit, threads))
+        parts = () if contest.part is None else (contest.part,)
+        times = interleave(theirs, ours, *parts, seconds=seconds, calls=calls)
+        limit = max(limit, probe_limit(case.unit, threads))
+    part_ms = times[2] if parts else []
+    return Row(case, threads, contest.pairs, limit, times[0], times[1], difference, calls, contest.read, part_ms)
 
 
 def calls_a_turn(work: Work) -> int:
@@ -144,12 +183,12 @@ def calls_a_turn(work: Work) -> int:
     return calls
 
 
-def interleave(first: Work, second: Work, seconds: float, calls: int = 1) -> tuple[list[float], list[float]]:
-    """Times of a call in ms of both, one of each a round, in swapped order every other round; both are warm."""
-    times: tuple[list[float], list[float]] = ([], [])
+def interleave(*works: Work, seconds: float, calls: int = 1) -> tuple[list[float], ...]:
+    """Times of a call in ms of each, one turn of each a round, in reversed order every other round; all are warm."""
+    times: tuple[list[float], ...] = tuple([] for _ in works)
     start = time.perf_counter()
     while goes_on(len(times[0]), time.perf_counter() - start, seconds):
-        turns = [(first, times[0]), (second, times[1])]
+        turns = list(zip(works, times, strict=True))
         for work, taken in turns if len(times[0]) % 2 == 0 else reversed(turns):
             taken.append(seconds_of(work, calls) / calls * 1e3)
     return times

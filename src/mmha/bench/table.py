@@ -30,6 +30,28 @@ FEW = (1, 8, 32)
 CALL = sizes(16)
 BATCHES: dict[int, Sizes] = {length: sizes(length, batch=64) for length in SHORT}
 PADDED = sizes(512, batch=16)
+READ_SHARE = 0.8  # of the read bandwidth, for a cache that no level of the CPU's holds
+CACHE_DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16", "i8")
+SMALL_STEP = sizes(512, q_len=1)
+IN_CACHE = (SMALL_STEP, sizes(4096, q_len=1), sizes(8192, q_len=1, heads=32, kv_heads=1, dim=128))
+IN_MEMORY = (
+    sizes(16384, q_len=1),
+    sizes(4096, q_len=1, heads=32, kv_heads=8, dim=128),
+    sizes(16384, q_len=1, heads=32, kv_heads=8, dim=128),
+    sizes(4096, q_len=1, batch=8, heads=32, kv_heads=8, dim=128),
+)
+CHUNK = sizes(4096 + 256, q_len=256, heads=32, kv_heads=8, dim=128)
+GUESSES = sizes(4096 + 16, q_len=16, heads=32, kv_heads=8, dim=128)
+
+
+def tokens(dtype: DType) -> tuple[Case, ...]:
+    """One token a row against a cache in this dtype; where float32 or bfloat16 comes from memory, a share is asked."""
+    shares = {size: READ_SHARE for size in IN_MEMORY if dtype in ("f32", "bf16")}
+    return tuple(
+        Case("decode", "forward", "token", size, aim=1.0, dtype=dtype, least_share=shares.get(size, 0.0))
+        for size in (*IN_CACHE, *IN_MEMORY)
+    )
+
 
 CASES: tuple[Case, ...] = (
     *rows("masks", "forward", "f32", [
@@ -107,6 +129,13 @@ CASES: tuple[Case, ...] = (
     ]),
     *rows("call", "forward", "f32", [("dense", CALL, 0.5), ("causal", CALL, 0.5)], threads=1),
     *rows("call", "recorded", "f32", [("dense", CALL, 0.5), ("causal", CALL, 0.5)], threads=1),
+    *(case for dtype in CACHE_DTYPES for case in tokens(dtype)),
+    *rows("decode", "forward", "f32", [("step", SMALL_STEP, 1.0)]),
+    *(
+        case
+        for dtype in CACHE_DTYPES
+        for case in rows("decode", "forward", dtype, [("prefill", CHUNK, 1.0), ("guesses", GUESSES, 1.0)])
+    ),
 )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ EXAMPLES = examples(
     "mmha bench --threads 1 --json results.json --plot results.png",
 )
 HEADER = (
-    f"{'':<11}{'BxH':>5}{'L':>8}{'D':>4}{'':>5}{'torch ms':>9}{'mmha ms':>9}"
-    f"{'× torch':>8}{'aim':>6}{'GFLOP/s':>8}{'limit':>6}"
+    f"{'':<10}{'BxH':>7}{'L':>9}{'D':>4}{'':>5}{'torch ms':>9}{'mmha ms':>9}"
+    f"{'× torch':>8}{'aim':>5}{'GFLOP/s':>8}{'limit':>6}"
 )
 QUICK_SECONDS = 0.3
 
@@ -44,13 +44,15 @@ def bench(
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the ratios to FILE (png, svg, pdf).")] = None,
 ) -> None:
-    """Time attention against torch here: masks, features, shapes and dtypes, beside this machine's own limits.
+    """Time attention against torch here: masks, features, shapes, dtypes and caches, beside this machine's own limits.
 
     Both sides compute the same in turns within one run; figures are medians. GFLOP/s counts visible pairs only and
-    "limit" is its share of the float32 multiply-adds that the machine reached in the best probe so far. torch gets
-    what it is fastest with: is_causal=True, or a ready-made dense mask or bias; its formula where it has no function.
-    A row's words are its family (masks features irregular shapes call), direction (forward recorded backward training),
-    kind, length, dtype (f32 bf16 f16), batch x heads, and head size; --filter takes any of them, or how they begin.
+    "limit" is its share of the float32 multiply-adds that the machine reached in the best probe so far; one token
+    against a cache counts GB/s of keys and values, and "limit" is reading from memory. torch gets what it is fastest
+    with: is_causal=True, a ready-made dense mask or bias; its formula where it has no function; bfloat16 beside int8.
+    A row's words are its family (masks features irregular shapes call decode), direction (forward recorded backward
+    training), kind, length, dtype (f32 bf16 f16 i8), batch x heads, and head size; --filter takes any of them, or how
+    they begin.
     """
     chosen = choose(words, quick)
     writable("--json", json)
@@ -88,33 +90,36 @@ def run(chosen: Sequence[Case], threads: int, seconds: float) -> tuple[Limits, l
 
     out, progress = console(), console(stderr=True)
     limits = probe(threads or torch.get_num_threads())
-    best = limits.fma_gflops
     out.print(f"{limits.threads} thread{'s' * (limits.threads > 1)}, median times; L is Tq x Tk where these differ")
     out.print(
-        f"this machine: {best[limits.threads]:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading\n"
+        f"this machine: {limits.fma_gflops:.0f} GFLOP/s of multiply-adds, {limits.read_gbs:.0f} GB/s of reading\n"
     )
     out.print(HEADER, style="bold", markup=False)
     rows: list[Row] = []
     for number, case in enumerate(chosen, 1):
         if progress.is_terminal:
             progress.print(f"[dim]{number}/{len(chosen)} {case.name}[/dim]", end="\r")
-        wanted = case.threads or limits.threads
-        row = measure(case, wanted, seconds, best.get(wanted, 0.0))
-        best[wanted] = row.limit
+        kind = case.unit, case.threads or limits.threads
+        row = measure(case, limits.threads, seconds, limits.best.get(kind, 0.0))
+        limits.best[kind] = row.limit
         if not rows or rows[-1].case.group != case.group:
             out.print(case.heading, style="bold cyan", markup=False)
         rows.append(row)
         out.print(row_text(row))
-    return limits, [replace(row, limit=best[row.threads]) for row in rows]
+        if row.beyond_part is not None:
+            out.print(f"{'':<10}of these beyond the attention alone: {row.beyond_part * 1e3:.1f} µs", markup=False)
+    return limits, [replace(row, limit=limits.best[row.case.unit, row.threads]) for row in rows]
 
 
 def row_text(row: Row) -> str:
-    """A row of the table; the ratio is green where it reaches its aim and yellow where it does not (rich markup)."""
-    case, size, colour = row.case, row.case.sizes, "green" if row.ratio >= row.case.aim else "yellow"
+    """A row of the table; ratio and share are green where they reach their aims, else yellow (rich markup)."""
+    case, size = row.case, row.case.sizes
+    colour, share = ("green" if good else "yellow" for good in (row.ratio >= case.aim, row.share >= case.least_share))
+    limit_text = f"[{share}]{row.share:>6.0%}[/{share}]" if case.least_share else f"{row.share:>6.0%}"
     return (
-        f"{case.kind:<11}{size.heads_text:>5}{size.length_text:>8}{size.dim:>4}{case.dtype:>5}"
+        f"{case.kind:<10}{size.heads_text:>7}{size.length_text:>9}{size.dim:>4}{case.dtype:>5}"
         f"{ms_text(row.torch_median):>9}{ms_text(row.mmha_median):>9}"
-        f"[{colour}]{row.ratio:>8.2f}[/{colour}]{case.aim:>6g}{row.gflops:>8.1f}{row.share:>6.0%}"
+        f"[{colour}]{row.ratio:>8.2f}[/{colour}]{case.aim:>5g}{row.rate:>8.1f}{limit_text}"
     )
 
 
