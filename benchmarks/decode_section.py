@@ -43,11 +43,12 @@ def attention(run: Mapping[str, Any]) -> list[str]:
                 for shape in run["shapes"] if shape["heads"] != shape["kv_heads"]]  # fmt: skip
     return [
         f"One new token against a cache, milliseconds; `make bench-decode` on {run['measured'][:10]}, "
-        f"{run['machine']['cpu']}, {run['threads']} threads, all sides in turns within one run; medians. In brackets the "
-        f"bytes of keys, values and scales over the time, as a share of the {run['read_gbs']:.0f} GB/s that the machine "
-        "reads from memory at best (above 100 %: they stay in the CPU's own cache). torch gets the query heads of a "
-        f"group as rows of one head; its `enable_gqa` takes {statistics.median(repeated):.1f} times as long. "
-        "ORT is ONNX Runtime's GroupQueryAttention, llama.cpp its `flash_attn_ext`.",
+        f"{run['machine']['cpu']}, {run['threads']} threads, all sides in turns within one run; medians. In brackets "
+        "the bytes of keys, values and scales over the time, as a share of the "
+        f"{run['read_gbs']:.0f} GB/s that the machine reads from memory at best (above 100 %: they stay in the CPU's "
+        "own cache). torch gets the query heads of a group as rows of one head; its `enable_gqa` takes "
+        f"{statistics.median(repeated):.1f} times as long. ORT is ONNX Runtime's GroupQueryAttention, llama.cpp its "
+        "`flash_attn_ext`.",
         "",
         "| B × H/Hk, D, Tk | " + " | ".join(columns.values()) + " |",
         "|---|" + "---:|" * len(columns),
@@ -71,8 +72,8 @@ def cell(side: Mapping[str, Any], limit: float) -> str:
 def tokens(run: Mapping[str, Any]) -> list[str]:
     """Tokens per second of generation."""
     return [
-        "Tokens per second, all rows of the batch together, of a causal language model on mmha's caches, and of the same "
-        "model and weights on torch's attention: *growing* is `torch.cat` and `enable_gqa`, as one first writes it, "
+        "Tokens per second, all rows of the batch together, of a causal language model on mmha's caches, and of the "
+        "same model and weights on torch's attention: *growing* is `torch.cat` and `enable_gqa`, as one first writes it, "
         "*careful* writes into room set aside and folds the heads. In float32 all say the same tokens.",
         "",
         "| model | batch | context | " + " | ".join(GENERATION.values()) + " |",

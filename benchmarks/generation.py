@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmha.models.causal_lm import CausalLM, Config, load
 from torch import Tensor
 
 from mmha import checkpoint
 from mmha.bench.machine import machine
 from mmha.bench.measure import thread_count
 from mmha.bench.record import rounded
+from mmha.models.causal_lm import CausalLM, Config, load
 
 CONTEXTS, BATCHES, TOKENS = (128, 2048, 8192), (1, 8), 8
 FEWEST, MOST = 3, 15

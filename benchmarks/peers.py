@@ -26,12 +26,16 @@ ORT_SPINNING = "session.force_spinning_stop"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to attend to one problem: what is timed, its result as (B, H, D), and the bytes it has to read."""
+    """One way to attend to one problem: what is timed, its result as (B, H, D), and the bytes it has to read.
+
+    holds: what must live as long as the addresses that were handed on.
+    """
 
     name: str
     work: Callable[[], object]
     out: Callable[[], Tensor]
     read: int
+    holds: tuple[object, ...] = ()
 
 
 def onnxruntime(size: Sizes, q: Tensor, k: Tensor, v: Tensor, threads: int) -> list[Contender]:
@@ -65,14 +69,12 @@ def ort_contender(size: Sizes, q: Tensor, k: Tensor, v: Tensor, threads: int, qu
     for name, x in made.items():
         binding.bind_output(name, "cpu", 0, x.numpy().dtype, list(x.shape), x.data_ptr())
 
-    def work() -> object:
-        return given and session.run_with_iobinding(binding)  # `given` must live as long as the addresses bound
-
     return Contender(
         f"onnxruntime {'int8' if quantised else 'float32'}",
-        work,
+        lambda: session.run_with_iobinding(binding),
         lambda: out.view(size.batch, size.heads, size.dim),
         sum(x.nbytes for x in past),
+        tuple(given.values()),
     )
 
 
@@ -174,8 +176,9 @@ def ggml_contender(
     def result() -> Tensor:
         shape = (size.batch, size.heads, size.dim)
         floats = (ctypes.c_float * (size.batch * size.heads * size.dim)).from_address(base.ggml_get_data(out))
-        return torch.frombuffer(floats, dtype=torch.float32).view(shape).clone() + 0 * memory[0]
+        return torch.frombuffer(floats, dtype=torch.float32).view(shape).clone()
 
-    return Contender(
-        f"llama.cpp {kind}", lambda: base.ggml_backend_graph_compute(backend, graph), result, k_bytes + v_bytes
-    )
+    def work() -> object:
+        return base.ggml_backend_graph_compute(backend, graph)
+
+    return Contender(f"llama.cpp {kind}", work, result, k_bytes + v_bytes, (memory,))

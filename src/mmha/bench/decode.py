@@ -76,7 +76,7 @@ def step(case: Case) -> Contest:
 
     def torch_step() -> Results:
         heads = (qkv + bias).view(size.batch, -1, 1, size.dim)
-        new_q, new_k, new_v = heads.split((size.heads, size.kv_heads, size.kv_heads), dim=1)
+        new_q, new_k, new_v = heads.tensor_split((size.heads, size.heads + size.kv_heads), dim=1)
         dense[0][:, :, last:] = turned(new_k)
         dense[1][:, :, last:] = new_v
         out = F.scaled_dot_product_attention(folded(turned(new_q), size.kv_heads), *dense)
