@@ -73,8 +73,8 @@ def tokens(run: Mapping[str, Any]) -> list[str]:
     """Tokens per second of generation."""
     return [
         "Tokens per second, all rows of the batch together, of a causal language model on mmha's caches, and of the "
-        "same model and weights on torch's attention: *growing* is `torch.cat` and `enable_gqa`, as one first writes it, "
-        "*careful* writes into room set aside and folds the heads. In float32 all say the same tokens.",
+        "same model and weights on torch's attention: *growing* is `torch.cat` and `enable_gqa`, as one first writes "
+        "it, *careful* writes into room set aside and folds the heads. In float32 all say the same tokens.",
         "",
         "| model | batch | context | " + " | ".join(GENERATION.values()) + " |",
         "|---|---:|---:|" + "---:|" * len(GENERATION),
