@@ -50,9 +50,8 @@ def bench(
     "limit" is its share of the float32 multiply-adds that the machine reached in the best probe so far; one token
     against a cache counts GB/s of keys and values, and "limit" is reading from memory. torch gets what it is fastest
     with: is_causal=True, a ready-made dense mask or bias; its formula where it has no function; bfloat16 beside int8.
-    A row's words are its family (masks features irregular shapes call decode), direction (forward recorded backward
-    training), kind, length, dtype (f32 bf16 f16 i8), batch x heads, and head size; --filter takes any of them, or how
-    they begin.
+    --filter takes any words of a row, or how they begin: family (masks features irregular shapes call decode), kind,
+    direction (forward recorded backward training), length, dtype (f32 bf16 f16 i8), batch x heads, and head size.
     """
     chosen = choose(words, quick)
     writable("--json", json)
