@@ -111,7 +111,7 @@ def _make(case: Case) -> Twins:
     if lengths is not None:
         arguments["lengths"] = step["lengths"] = torch.tensor(lengths)
     kept = past if lengths is None else lengths
-    for part in (_places(case, dim, len(past)), _rule(case, kept, heads, dim), _outgoing(case, heads * value_dim)):
+    for part in (_places(case, dim, len(past)), _rule(case, kept, past, heads), _outgoing(case, heads * value_dim)):
         arguments |= part[0]
         step |= part[1]
     if case["beam"]:
@@ -168,8 +168,10 @@ def _places(case: Case, dim: int, batch: int) -> tuple[dict[str, Any], dict[str,
     return {"rotary": Rotary(**turn), **at}, {"rotation": Rotation(**turn), **at}
 
 
-def _rule(case: Case, kept: list[int], heads: int, dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _rule(case: Case, kept: list[int], past: list[int], heads: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is added and seen: a src_mask as wide as the rows that take the step, a bias and a mask as the cache."""
     batch, longest = len(kept), max(kept) + 1
+    held = max(past[b] if n < 0 else n + 1 for b, n in enumerate(kept))
     arguments: dict[str, Any] = {}
     rule: dict[str, Any] = {}
     added: list[Tensor] = []
@@ -191,14 +193,14 @@ def _rule(case: Case, kept: list[int], heads: int, dim: int) -> tuple[dict[str, 
         rule["table"] = torch.randn(heads, 11)
         arguments["score_bias"] = Relative(rule["table"])
     elif case["score_bias"] == "additive":
-        added.append(torch.randn(batch, heads, 1, longest))
+        added.append(torch.randn(batch, heads, 1, held))
         arguments["score_bias"] = Additive(added[-1])
     if case["mask"] is not None:
-        arguments["mask"], rule["visible"] = _mask(case["mask"], kept, heads, longest)
+        arguments["mask"], rule["visible"] = _mask(case["mask"], kept, held)
     return arguments, {"rule": Rule(additive=tuple(added), **rule)}
 
 
-def _mask(name: str, kept: list[int], heads: int, longest: int) -> tuple[Mask, Tensor]:
+def _mask(name: str, kept: list[int], longest: int) -> tuple[Mask, Tensor]:
     seen = torch.rand(len(kept), longest) < 0.7
     mask = {"causal": Causal(), "window": Window(9), "keys": Keys(seen)}[name]
     p, j = torch.tensor(kept)[:, None], torch.arange(longest)
