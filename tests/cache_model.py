@@ -82,35 +82,43 @@ def same_as(cache: Any, model: ListModel) -> None:
             assert torch.equal(have, want)
 
 
-def visible_to(mask: Mask | None, heads: int, q_len: int, lengths: Sequence[int]) -> list[Tensor]:
-    """Of each row, which of its keys its last Tq tokens see: bool (H, Tq, t). A tree is the end of each row."""
+def visible_to(
+    mask: Mask | Tensor | None, heads: int, q_len: int, lengths: Sequence[int], starts: Sequence[int]
+) -> list[Tensor]:
+    """Of each row, which of its keys the queries from starts[b] on see: bool (H, Tq, t). A tree is the end of a row."""
     batch, longest = len(lengths), max(lengths)
     if mask is None:
         return [torch.ones(heads, q_len, n, dtype=torch.bool) for n in lengths]
     if isinstance(mask, Tree):
-        return [mask.dense(1, heads, q_len, n, n - q_len)[0] for n in lengths]
-    whole = mask.dense(batch, heads, q_len, longest, torch.tensor(lengths) - q_len)
+        return [mask.dense(1, heads, q_len, n, start)[0] for n, start in zip(lengths, starts, strict=True)]
+    if isinstance(mask, Tensor):
+        whole = mask.expand(batch, heads, q_len, longest)
+    else:
+        whole = mask.dense(batch, heads, q_len, longest, torch.tensor(starts))
     return [whole[b, :, :, :n] for b, n in enumerate(lengths)]
 
 
 def expected(
     q: Tensor,
     model: ListModel,
-    mask: Mask | None = None,
+    mask: Mask | Tensor | None = None,
     *,
+    q_start: int | Sequence[int] | None = None,
     window: int | None = None,
     sink_tokens: int = 0,
     **rule: Any,
 ) -> tuple[Tensor, Tensor]:
-    """out (B, H, Tq, Dv) and lse of the last Tq tokens of each row, by the reference, a row at a time."""
+    """out (B, H, Tq, Dv) and lse of the last Tq tokens of each row (or those from q_start on), by the reference."""
     _, heads, q_len, _ = q.shape
     outs, lses = [], []
-    for b, seen in enumerate(visible_to(mask, heads, q_len, model.lengths)):
+    starts = [n - q_len for n in model.lengths] if q_start is None else q_start
+    starts = [starts] * len(model.rows) if isinstance(starts, int) else starts
+    for b, seen in enumerate(visible_to(mask, heads, q_len, model.lengths, starts)):
         k, v = model.rows[b]
-        p, j = torch.arange(k.shape[1] - q_len, k.shape[1])[:, None], torch.arange(k.shape[1])
+        p, j = starts[b] + torch.arange(q_len)[:, None], torch.arange(k.shape[1])
         if window is not None:
             seen = seen & ((j > p - window) | (j < sink_tokens))
-        held = Rule(seen, q_start=torch.tensor(k.shape[1] - q_len), **rule)
+        held = Rule(seen, q_start=torch.tensor(starts[b]), **rule)
         held = replace(held, additive=_of_row(held.additive, b, k.shape[1]))
         out, lse, _ = reference.attention(q[b : b + 1], k[None], v[None], held)
         outs.append(out)

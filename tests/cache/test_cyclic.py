@@ -13,7 +13,8 @@ from torch import Tensor
 import mmha
 from cache_model import ListModel, expected, near
 from mmha import KVCache
-from mmha.masks import Causal, Prefix, Window
+from mmha.bias import ALiBi
+from mmha.masks import Causal, Dilated, Full, Mask, PerHead, Prefix, Tree, Window
 
 B, H, HK, D, DV = 2, 4, 2, 16, 13
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
@@ -46,6 +47,74 @@ def test_token_by_token_for_many_turns(window: int, sinks: int, dtype: torch.dty
 def test_prefills_of_any_length_then_tokens(window: int, sinks: int) -> None:
     for first in (1, sinks + 1, window - 1, window, window + sinks, window + sinks + 1, 3 * window + 2):
         run([first, *[1] * 9], window, sinks)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_chunks_that_the_room_beyond_the_window_holds(dtype: torch.dtype) -> None:
+    """max_len = window + sinks + room: every query of a chunk of room + 1 still finds its whole window."""
+    for window, sinks, room in ((7, 2, 4), (16, 0, 15), (33, 5, 8)):
+        run([room + 1, 1, room, room + 1, 2, *[room + 1] * 9, 1, 3], window, sinks, dtype, room=room)
+
+
+def test_a_chunk_too_long_for_the_ring_is_refused_and_changes_nothing() -> None:
+    window, sinks, room = 7, 2, 4
+    cache = KVCache(B, HK, window + sinks + room, D, value_dim=DV, window=window, sinks=sinks)
+    model = ListModel.empty(B, HK, D, DV)
+    for n in (21, room + 2):
+        k, v = torch.randn(B, HK, n, D), torch.randn(B, HK, n, DV)
+        cache.append(k, v)
+        model.append(k, v)
+    for q_len in (room + 2, 21):
+        with pytest.raises(ValueError, match=r"`q`: expected .*overwritten"):
+            mmha.attention(torch.randn(B, H, q_len, D), cache, mask=Causal())
+    for q_len in (1, room + 1):
+        q = torch.randn(B, H, q_len, D)
+        want = expected(q, model, Causal(), window=window, sink_tokens=sinks)[0]
+        near(mmha.attention(q, cache, mask=Causal()), want, torch.float32)
+        near(
+            mmha.attention(q, cache, mask=Causal() & Window(3)),
+            expected(q, model, Causal() & Window(3), window=window)[0],
+            torch.float32,
+        )
+
+
+BESIDE = [
+    None,
+    Window(4),
+    Causal() & Dilated(2),
+    PerHead([Causal(), Full(), Window(3), Causal() & Prefix(2)]),
+    Tree([-1]),
+]
+
+
+@pytest.mark.parametrize("q_len", [1, 4])
+@pytest.mark.parametrize("mask", BESIDE, ids=str)
+def test_other_masks_beside_the_window(mask: Mask | None, q_len: int) -> None:
+    window, sinks, room = 9, 2, 5
+    cache = KVCache(B, HK, window + sinks + room, D, value_dim=DV, window=window, sinks=sinks)
+    model = ListModel.empty(B, HK, D, DV)
+    for n in (3, 5, 20, 1, 4):
+        k, v = torch.randn(B, HK, n, D), torch.randn(B, HK, n, DV)
+        cache.append(k, v, torch.tensor([n, n - n // 3]))
+        model.append(k, v, [n, n - n // 3])
+    q, slopes, sink = torch.randn(B, H, q_len, D), torch.rand(H), torch.randn(H)
+    got = mmha.attention(q, cache, mask=mask, bias=ALiBi(slopes), softcap=3.0, sinks=sink)
+    rule = {"slopes": slopes, "softcap": 3.0, "sinks": sink}
+    near(got, expected(q, model, mask, window=window, sink_tokens=sinks, **rule)[0], torch.float32)
+
+
+def test_what_is_held_and_where_it_stands() -> None:
+    """`to_dense` gives the sinks and the window, `positions` where they stand, -1 where there is nothing."""
+    window, sinks = 5, 2
+    cache = KVCache(B, HK, 1, D, value_dim=DV, window=window, sinks=sinks)
+    k, v = torch.randn(B, HK, 23, D), torch.randn(B, HK, 23, DV)
+    cache.append(k, v, torch.tensor([23, 4]))
+    held = [[0, 1, 18, 19, 20, 21, 22], [0, 1, 2, 3, -1, -1, -1]]
+    assert cache.positions().tolist() == held
+    for have, x in zip(cache.to_dense(), (k, v), strict=True):
+        assert torch.equal(have[0], x[0, :, held[0]])
+        assert torch.equal(have[1, :, :4], x[1, :, :4])
+        assert not have[1, :, 4:].any()
 
 
 def test_the_window_is_a_mask_on_absolute_positions() -> None:

@@ -95,6 +95,74 @@ class Contiguous(RuleBasedStateMachine):
         same_as(self.cache, self.model)
 
 
+WINDOW, SINKS, ROOM = 6, 2, 3
+
+
+class Cyclic(RuleBasedStateMachine):
+    """Rows that turn in their rings, are cut and exchanged. What a ring still holds is right, and the rest refused."""
+
+    @initialize(dtype=st.sampled_from([torch.float32, torch.float16]))
+    def begin(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.cache = KVCache(B, HK, WINDOW + SINKS + ROOM, D, value_dim=DV, dtype=dtype, window=WINDOW, sinks=SINKS)
+        self.model = ListModel.empty(B, HK, D, DV, dtype)
+        self.kept = [0] * B  # tokens before it, but for the sinks, were overwritten
+
+    @rule(counts=st.lists(st.integers(0, 2 * WINDOW), min_size=B, max_size=B), seed=seeds)
+    def append(self, counts: list[int], seed: int) -> None:
+        k, v = tokens(B, max(counts), seed)
+        self.cache.append(k, v, torch.tensor(counts))
+        self.model.append(k, v, counts)
+        self.kept = [max(old, n - WINDOW - ROOM) for old, n in zip(self.kept, self.model.lengths, strict=True)]
+
+    @rule(back=st.lists(st.integers(0, 2 * ROOM), min_size=B, max_size=B))
+    def truncate(self, back: list[int]) -> None:
+        lengths = [max(n - less, 0) for n, less in zip(self.model.lengths, back, strict=True)]
+        lost = [
+            kept > SINKS and 0 < n < old and n - WINDOW + 1 < kept
+            for n, old, kept in zip(lengths, self.model.lengths, self.kept, strict=True)
+        ]
+        if any(lost):
+            with pytest.raises(ValueError, match=r"`lengths`: expected .*overwritten"):
+                self.cache.truncate(torch.tensor(lengths))
+        else:
+            self.cache.truncate(torch.tensor(lengths))
+            self.model.truncate(lengths)
+            self.kept = [kept if n else 0 for n, kept in zip(lengths, self.kept, strict=True)]
+
+    @rule(row=st.integers(0, B - 1))
+    def reset(self, row: int) -> None:
+        self.cache.reset([row])
+        self.model.reset([row])
+        self.kept[row] = 0
+
+    @rule(index=each_row, how=st.sampled_from(["reorder", "branch"]))
+    def exchange(self, index: list[int], how: str) -> None:
+        getattr(self.cache, how)(torch.tensor(index))
+        self.model.reorder(index)
+        self.kept = [self.kept[b] for b in index]
+
+    @precondition(lambda self: max(self.model.lengths) > 0)
+    @rule(q_len=st.integers(1, ROOM + 1))
+    def attend(self, q_len: int) -> None:
+        q = torch.randn(B, H, q_len, D, generator=torch.Generator().manual_seed(q_len))
+        first = [n - q_len for n in self.model.lengths]
+        lost = [
+            kept > SINKS and any(SINKS <= max(p - WINDOW + 1, SINKS) < min(kept, p + 1) for p in range(max(f, 0), n))
+            for f, n, kept in zip(first, self.model.lengths, self.kept, strict=True)
+        ]
+        if any(lost):
+            with pytest.raises(ValueError, match=r"`q`: expected .*overwritten"):
+                mmha.attention(q, self.cache, mask=Causal())
+        else:
+            want = expected(q, self.model, Causal(), window=WINDOW, sink_tokens=SINKS)[0]
+            near(mmha.attention(q, self.cache, mask=Causal()), want, self.dtype)
+
+    @invariant()
+    def has_its_lengths(self) -> None:
+        assert self.cache.lengths.tolist() == self.model.lengths
+
+
 BLOCKS, SIZE = 17, 4
 
 
@@ -168,5 +236,7 @@ class Paged(RuleBasedStateMachine):
 
 Contiguous.TestCase.settings = SETTINGS
 Paged.TestCase.settings = SETTINGS
+Cyclic.TestCase.settings = SETTINGS
 TestContiguous = Contiguous.TestCase
+TestCyclic = Cyclic.TestCase
 TestPaged = Paged.TestCase
