@@ -13,7 +13,7 @@ $(BIN)/python:
 
 # Stamps: what is installed in .venv, renewed when a source file changes. The tests' install serves the demo as well.
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
-	$(PIP) install --quiet --constraint constraints.txt ".[plot,data]"
+	$(PIP) install --quiet --constraint constraints.txt ".[plot,data,lm]"
 	@rm -f $(VENV)/.dev && touch $@
 
 $(VENV)/.dev: $(BIN)/python $(SOURCES)

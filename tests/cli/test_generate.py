@@ -206,6 +206,7 @@ def test_a_long_text_is_explained_in_shades(folder: Path, capsys: pytest.Capture
         (["x", "--window", "-1"], "`window`: expected an integer >= 1, got -1"),
         (["x", "--window", "0", "--sinks", "2"], "`sinks`: expected 0 without a window, got 2"),
         (["x", "--stop", ""], "`stop`: expected text that is not empty, got ''"),
+        (["x", "--window", "0", "--max-new-tokens", "1000000000"], "a cache of "),
         (["x", "--seed", "-1"], r"`seed`: expected an integer >= 0 and <= 9223372036854775806, got -1"),
         (
             ["x", "--cache-dtype", "int4"],

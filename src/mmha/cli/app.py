@@ -20,7 +20,7 @@ from mmha.cli.printing import examples
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 CliError: type[Exception] = UsageError.__bases__[0]
-USER_ERRORS = (ValueError, TypeError, OSError, NotImplementedError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, NotImplementedError, ImportError, MemoryError)
 
 # Plain help: rich's panels cost another 0.2 s before the first word is read.
 app = typer.Typer(

@@ -23,6 +23,7 @@ PICTURES = (
 )
 NEXT = (
     ('mmha tag "They can fish" --attention', "which words each word looked at"),
+    ('mmha generate --explain "I have a dream"', "how a language model reads"),
     ('mmha mask "causal & window(4) | global(0)"', "see any mask before you use it"),
     ("mmha bench --quick", "more timings, both directions"),
     ("mmha --help", "everything else"),

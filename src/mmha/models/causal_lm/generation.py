@@ -126,17 +126,23 @@ def stream(
     Row b draws from a generator seeded with seed + b: its text does not depend on the rows beside it (beyond the
     rounding of the model's matrix products, which may differ with the batch size).
 
-    Raises: ValueError or TypeError when an argument does not fit, before anything is computed.
+    Raises: ValueError or TypeError when an argument does not fit, MemoryError when the caches do not, at once.
     """
-    return _stream(model, tokenizer, _rows(tokenizer, prompts, limits, seed), sampling, limits)
+    rows = _rows(tokenizer, prompts, limits, seed)
+    caches = new_caches(model, [len(row.start) for row in rows], limits)
+    return _stream(model, caches, tokenizer, rows, sampling, limits)
 
 
 @torch.no_grad()
 def _stream(
-    model: CausalLM, tokenizer: Tokenizer, rows: list[_Row], sampling: Sampling, limits: Limits
+    model: CausalLM,
+    caches: list[KVCache],
+    tokenizer: Tokenizer,
+    rows: list[_Row],
+    sampling: Sampling,
+    limits: Limits,
 ) -> Iterator[Piece]:
     model.eval()
-    caches = new_caches(model, [len(row.start) for row in rows], limits)
     logits = prefill(model, caches, [row.start for row in rows], limits.chunk)
     seen = torch.zeros(logits.shape, dtype=torch.bool)
     for row in rows:
