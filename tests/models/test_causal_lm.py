@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmha import checkpoint
 from mmha.models.causal_lm import CausalLM, Config, Tokenizer, base, load, save
 
 CONFIG = Config(vocabulary=263, width=42, layers=2, heads=7, kv_heads=7, hidden=23, context=11, rotary_base=97.0)
@@ -88,7 +89,9 @@ def test_tokens_are_embedded_and_scored_by_the_same_table() -> None:
     names = list(make().state_dict())
     assert names[0] == "embedding.weight"
     assert not [name for name in names if "bias" in name or "head" in name]
-    assert sum(p.numel() for p in CausalLM(base(2048)).parameters()) == 2_755_008
+    for config in (CONFIG, GROUPED, base(2048)):
+        assert sum(p.numel() for p in CausalLM(config).parameters()) == config.parameters
+    assert base(2048).parameters == 2_755_008
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,8 @@ def test_a_saved_model_comes_back_rounded_to_16_bits(tmp_path: Path) -> None:
         ({"config": {"speed": 3}}, "expected sizes of a causal language model, got dict {'speed': 3}"),
         ({"config": {"width": 3}}, "expected sizes that fit together, got others"),
         ({"config": {**vars(GROUPED), "width": 61}}, "expected sizes that fit together, got others (`width`"),
-        ({"config": {**vars(GROUPED), "layers": 3}}, "expected the weights of these sizes, got others"),
+        ({"config": {**vars(GROUPED), "layers": 10**9}}, "expected 13860000015840 weights for these sizes, got 43560"),
+        ({"config": {**vars(GROUPED), "layers": 3}}, "expected 57420 weights for these sizes, got 43560"),
         ({"config": {**vars(GROUPED), "vocabulary": 264}}, "expected 264 tokens, got 263"),
         ({"merges": "t h\nx yz"}, "expected the pairs of a tokenizer, got others"),
         ({"merges": "t h e"}, "expected the pairs of a tokenizer, got others"),
@@ -177,6 +181,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, change: dict[str, objec
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         load(path)
     assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "causal_lm.json"
+    document = {"model": "causal_lm", "config": vars(GROUPED), "merges": "\n".join(map(" ".join, TOKENIZER.merges))}
+    checkpoint.save(path, {"weight": torch.zeros(GROUPED.parameters)}, document)
+    with pytest.raises(ValueError, match="expected the weights of these sizes, got others"):
+        load(path)
 
 
 def test_a_model_that_is_not_there_is_said_so(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def lm(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     size: Annotated[str, typer.Option(help="base (ships with mmha) or small.")] = "base",
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens at most, found in the training text.")] = 2048,
-    steps: Annotated[int | None, typer.Option(min=1, help="Rounded up to a multiple of 20.  [default: 3200]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Rounded up to a multiple of 20.  [default: 3600]")] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, by the first ones' time.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Windows of text a step.")] = 8,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
@@ -134,7 +134,7 @@ class _Job:
             steps = steps or _steps_of(self.out)
         elif minutes is not None:
             steps = self.fitting(stream, minutes)
-        settings, each = self.settings(steps or 3200)
+        settings, each = self.settings(steps or 3600)
         batches = language.Windows(stream, model.config.context, self.rows, each, self.seed)
         run = Run(model, settings, self.out, self.about | {"steps": each * settings.epochs})
         if resume:

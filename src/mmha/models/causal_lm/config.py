@@ -48,6 +48,13 @@ class Config:
         """The size of a head."""
         return self.width // self.heads
 
+    @property
+    def parameters(self) -> int:
+        """How many weights a model of these sizes has."""
+        attention = self.width * (2 * self.width + 2 * self.kv_heads * self.head_dim)
+        layer = attention + 3 * self.width * self.hidden + 2 * self.width
+        return self.vocabulary * self.width + self.layers * layer + self.width
+
 
 def small(vocabulary: int) -> Config:
     """For tests and short texts: seconds to train."""

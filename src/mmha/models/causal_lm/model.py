@@ -217,10 +217,14 @@ def load(place: Path | str = SHIPPED) -> tuple[CausalLM, Tokenizer]:
         raise ValueError(f"{path}: expected the pairs of a tokenizer, got others ({error!r})") from None
     if tokenizer.vocab_size != config.vocabulary:
         raise ValueError(f"{path}: expected {config.vocabulary} tokens, got {tokenizer.vocab_size}")
+    weights = {k: v.float() for k, v in checkpoint.tensors(data, path).items()}
+    held = sum(v.numel() for v in weights.values())
+    if held != config.parameters:  # before any memory is taken for sizes that a file claims
+        raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")
     with torch.random.fork_rng(devices=[]):
         model = CausalLM(config)
     try:
-        model.load_state_dict({k: v.float() for k, v in checkpoint.tensors(data, path).items()})
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
     return model.eval(), tokenizer
