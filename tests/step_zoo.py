@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cache_model import INT8, ListModel, near
-from mmha import KVCache, Rotary, masked_multihead_attention, reference
+from mmha import KVCache, PagedKVCache, Rotary, masked_multihead_attention, reference
 from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, Keys, Mask, Window
 from mmha.reference import Output, Rotation, Rule, Step
@@ -40,6 +40,8 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "score_bias": (None, "alibi", "relative", "additive"),
     "mask": (None, "causal", "window", "keys"),
     "ring": (None, (7, 2), (300, 0)),
+    "pages": (None, 3, 16),
+    "branched": (False, True),
     "softcap": (None, 2.5),
     "sinks": (False, True),
     "scale": (None, 0.2),
@@ -86,17 +88,19 @@ class Twins:
     """The same step twice: what `masked_multihead_attention` takes, and what the reference takes."""
 
     qkv: Tensor
-    cache: KVCache
+    cache: Any
     arguments: dict[str, Any]
     model: ListModel
     step: Step
 
 
 def make(case: Case, seed: int = 5) -> Twins:
-    """Unit-normal numbers for a case; a ring has no beams and is not cut."""
+    """Unit-normal numbers for a case; only a plain cache has beams, no ring is cut."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _make(dict(case, ring=None) if case["beam"] else case)
+        if case["beam"]:
+            case = dict(case, ring=None, pages=None, branched=False)
+        return _make(dict(case, pages=None) if case["ring"] else case)
 
 
 def _make(case: Case) -> Twins:
@@ -104,8 +108,11 @@ def _make(case: Case) -> Twins:
     dim = case["dim"]
     value_dim = dim if case["value_dim"] == "same" else dim // 2 + 3
     width = (heads + kv_heads) * dim + kv_heads * value_dim
-    past = list(case["past"])
-    cache, model = _filled(case, past, kv_heads, dim, value_dim)
+    cache, model = _filled(case, list(case["past"]), kv_heads, dim, value_dim)
+    if case["branched"]:
+        cache.branch(torch.tensor([2, 0, 2]))
+        model.reorder([2, 0, 2])
+    past = model.lengths
     qkv, arguments, step = _incoming(case, len(past), width)
     lengths = _lengths(case, past)
     if lengths is not None:
@@ -119,11 +126,16 @@ def _make(case: Case) -> Twins:
     return Twins(qkv, cache, arguments, model, Step(**step))
 
 
-def _filled(case: Case, past: list[int], kv_heads: int, dim: int, value_dim: int) -> tuple[KVCache, ListModel]:
+def _filled(case: Case, past: list[int], kv_heads: int, dim: int, value_dim: int) -> tuple[Any, ListModel]:
     window, sinks = case["ring"] or (None, 0)
     stored = torch.int8 if case["stored"] == "int8" else FLOATS[case["stored"]]
     sizes = (len(past), kv_heads, max(past) + 9)
-    cache = KVCache(*sizes, dim, value_dim=value_dim, dtype=stored, window=window, sinks=sinks)
+    if case["pages"]:
+        blocks = sum(-(-(n + 9) // case["pages"]) for n in past) * 3
+        pool = PagedKVCache(blocks, case["pages"], kv_heads, dim, value_dim=value_dim, dtype=stored)
+        cache: Any = pool.select(pool.allocate(len(past)))
+    else:
+        cache = KVCache(*sizes, dim, value_dim=value_dim, dtype=stored, window=window, sinks=sinks)
     model = ListModel.empty(len(past), kv_heads, dim, value_dim, stored)
     k, v = torch.randn(*sizes[:2], max(past), dim), torch.randn(*sizes[:2], max(past), value_dim)
     cache.append(k, v, torch.tensor(past))
