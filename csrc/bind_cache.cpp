@@ -1,7 +1,8 @@
 // Caches: where torch keeps the numbers, and the calls that write, read and attend.
 #include "bind.h"
 
-#include <limits>
+#include <algorithm>
+#include <cmath>
 
 #include "bind_arguments.h"
 #include "driver.h"
@@ -14,12 +15,16 @@ using namespace nb::literals;
 namespace {
 
 using mmha::Plan;
+using Bounds = std::tuple<int64_t, int64_t>;
+// Addresses of qkv (batch, width) and bias (0: none); dims (0: no rotation), base, interleaved, and address of
+// positions (batch, ids; 0: the rows' lengths), ids.
+using StepArg = std::tuple<uintptr_t, uintptr_t, int64_t, double, bool, uintptr_t, int64_t>;
 
 // The view of a cache, and what goes along: `rows` of the batch, their lengths, and the tokens a ring shows.
 struct Cache {
   mmha::CacheView view{};
   int64_t rows, window;
-  const int64_t *lengths, *kept;
+  int64_t *lengths, *kept;
 
   // Addresses of keys, values and their scales, and of lengths and kept (rows,); (rows, Hk, D); (Dv, slots, groups);
   // (window, sinks, ring).
@@ -61,16 +66,81 @@ struct Cache {
     mmha::cache_read(view, tokens(count, pointer<int64_t>(first), pointer<int64_t>(counts), keys, values), threads);
   }
 
+  int64_t longest() const { return rows ? *std::max_element(lengths, lengths + rows) : 0; }
+
   // Queries q (rows, H, Tq, D) to out (rows, H, Tq, Dv) and lse, all contiguous float32, under a plan, or under
-  // `bounds` (left, right; -1 in `bounded` stands for none). Returns a row whose query saw an overwritten key, or -1;
-  // then nothing is computed.
-  int64_t attend(const Plan* plan, const std::tuple<int64_t, int64_t>& bounds, const std::vector<int64_t>& start,
+  // `bounds` (left, right), at positions start[b] + i; by default they are the last tokens of each row. Returns a row
+  // whose query sees an overwritten key, then nothing is computed; or -1.
+  int64_t attend(const Plan* plan, const Bounds& bounds, const std::optional<std::vector<int64_t>>& start,
                  const std::tuple<uintptr_t, uintptr_t, uintptr_t>& memory, int64_t heads, int64_t q_len, float scale,
                  const std::optional<ExtrasArg>& extras, int threads) const {
-    const Extras extra(extras);
-    if ((int64_t)start.size() != rows) throw std::invalid_argument("`start`: expected a number a row");
+    Extras extra(extras);
+    if (start && (int64_t)start->size() != rows) throw std::invalid_argument("`start`: expected a number a row");
     nb::gil_scoped_release release;
-    const mmha::RowsOf of{rows, q_len, lengths, start.data()};
+    std::vector<int64_t> first(rows);
+    for (int64_t b = 0; b < rows; b++) first[b] = start ? (*start)[b] : lengths[b] - q_len;
+    const auto& [q, out, lse] = memory;
+    return attend_from(plan, bounds, first, {pointer<float>(q), pointer<float>(out), pointer<float>(lse)}, heads, q_len,
+                       scale, extra, threads);
+  }
+
+  // The fused step: each row's token is split off qkv, rotated (at its length, unless positions are given), appended,
+  // and attends. Returns the number of a row without room, then nothing is written; -2 when int8 cannot hold a number;
+  // or -1.
+  int64_t step(const StepArg& what, const Bounds& bounds, uintptr_t out, int64_t heads, float scale,
+               const std::optional<ExtrasArg>& extras, int threads) {
+    Extras extra(extras);
+    nb::gil_scoped_release release;
+    const int64_t most = view.ring ? INT32_MAX : view.slots;
+    for (int64_t b = 0; b < rows; b++)
+      if (lengths[b] >= most) return b;
+    const std::vector<int64_t> first(lengths, lengths + rows), ones(rows, 1);
+    const int64_t D = view.head_dim, Dv = view.value_dim, Hk = view.kv_heads;
+    std::vector<float> room(rows * ((heads + Hk) * D + Hk * Dv));
+    float *q = room.data(), *k = q + rows * heads * D, *v = k + rows * Hk * D;
+    mmha::split_step(split_args(what, heads, first.data(), {q, k, v}));
+    if (view.dtype == mmha::DType::kInt8 &&
+        !std::all_of(k, k + rows * Hk * (D + Dv), [](float x) { return std::isfinite(x); }))
+      return -2;
+    mmha::cache_write(view, {rows, 1, first.data(), ones.data(), k, v}, threads);
+    for (int64_t b = 0; b < rows; b++) {
+      lengths[b]++;
+      if (view.ring) kept[b] = std::max(kept[b], lengths[b] - view.ring);
+    }
+    return attend_from(nullptr, bounds, first, {q, pointer<float>(out), nullptr}, heads, 1, scale, extra, threads);
+  }
+
+  // Addresses for q, k, v.
+  void split(const StepArg& what, int64_t heads, const std::tuple<uintptr_t, uintptr_t, uintptr_t>& to) const {
+    nb::gil_scoped_release release;
+    mmha::split_step(split_args(
+        what, heads, lengths,
+        {pointer<float>(std::get<0>(to)), pointer<float>(std::get<1>(to)), pointer<float>(std::get<2>(to))}));
+  }
+
+ private:
+  struct Three {
+    float *a, *b, *c;
+  };
+
+  mmha::StepArgs split_args(const StepArg& what, int64_t heads, const int64_t* at, const Three& to) const {
+    const auto& [qkv, bias, dims, base, interleaved, positions, ids] = what;
+    return {rows,
+            heads,
+            view.kv_heads,
+            view.head_dim,
+            view.value_dim,
+            pointer<float>(qkv),
+            pointer<float>(bias),
+            {dims, base, interleaved, positions ? pointer<int64_t>(positions) : at, ids},
+            to.a,
+            to.b,
+            to.c};
+  }
+
+  int64_t attend_from(const Plan* plan, const Bounds& bounds, const std::vector<int64_t>& first, const Three& memory,
+                      int64_t heads, int64_t q_len, float scale, Extras& extra, int threads) const {
+    const mmha::RowsOf of{rows, q_len, lengths, first.data()};
     std::optional<Plan> made;
     if (!plan)
       plan = &made.emplace(mmha::window_plan(of, std::get<0>(bounds), std::get<1>(bounds), window, view.sinks));
@@ -78,12 +148,13 @@ struct Cache {
       const int64_t lost = mmha::forgotten_row(*plan, of, kept, view.sinks);
       if (lost >= 0) return lost;
     }
-    mmha::ForwardArgs args{};
-    args.size = {rows, heads, view.kv_heads, q_len, plan->k_len(), view.head_dim, view.value_dim};
+    extra.view.start = first.data();
     const int64_t D = view.head_dim, Dv = view.value_dim;
-    args.q = {pointer<void>(std::get<0>(memory)), heads * q_len * D, q_len * D, D};
-    args.out = {pointer<void>(std::get<1>(memory)), heads * q_len * Dv, q_len * Dv, Dv};
-    args.lse = pointer<float>(std::get<2>(memory));
+    mmha::ForwardArgs args{};
+    args.size = {rows, heads, view.kv_heads, q_len, plan->k_len(), D, Dv};
+    args.q = {memory.a, heads * q_len * D, q_len * D, D};
+    args.out = {memory.b, heads * q_len * Dv, q_len * Dv, Dv};
+    args.lse = memory.c;
     args.scale = scale;
     args.extras = extra.get();
     args.cache = &view;
@@ -91,28 +162,6 @@ struct Cache {
     return -1;
   }
 };
-
-// heads; address of qkv (batch, width) and bias (0: none); dims, base, interleaved, positions (batch, ids), ids;
-// addresses for q, k, v.
-void split_step(const Cache& cache, int64_t heads, uintptr_t qkv, uintptr_t bias,
-                const std::tuple<int64_t, double, bool, uintptr_t, int64_t>& rotary,
-                const std::tuple<uintptr_t, uintptr_t, uintptr_t>& to) {
-  const auto& [dims, base, interleaved, positions, ids] = rotary;
-  const auto& [q, k, v] = to;
-  const mmha::CacheView& c = cache.view;
-  nb::gil_scoped_release release;
-  mmha::split_step({cache.rows,
-                    heads,
-                    c.kv_heads,
-                    c.head_dim,
-                    c.value_dim,
-                    pointer<float>(qkv),
-                    pointer<float>(bias),
-                    {dims, base, interleaved, pointer<int64_t>(positions), ids},
-                    pointer<float>(q),
-                    pointer<float>(k),
-                    pointer<float>(v)});
-}
 
 }  // namespace
 
@@ -124,7 +173,9 @@ void bind_cache(nb::module_& m) {
       .def("point", &Cache::point, "table"_a, "table_width"_a, "beam"_a)
       .def("write", &Cache::write, "keys"_a, "values"_a, "tokens"_a, "first"_a, "counts"_a, "threads"_a)
       .def("read", &Cache::read, "keys"_a, "values"_a, "tokens"_a, "first"_a, "counts"_a, "threads"_a)
-      .def("attend", &Cache::attend, "plan"_a.none(), "bounds"_a, "start"_a, "memory"_a, "heads"_a, "q_len"_a,
+      .def("longest", &Cache::longest)
+      .def("attend", &Cache::attend, "plan"_a.none(), "bounds"_a, "start"_a.none(), "memory"_a, "heads"_a, "q_len"_a,
            "scale"_a, "extras"_a.none(), "threads"_a)
-      .def("split_step", &split_step, "heads"_a, "qkv"_a, "bias"_a, "rotary"_a, "to"_a);
+      .def("step", &Cache::step, "what"_a, "bounds"_a, "out"_a, "heads"_a, "scale"_a, "extras"_a.none(), "threads"_a)
+      .def("split", &Cache::split, "what"_a, "heads"_a, "to"_a);
 }

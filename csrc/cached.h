@@ -92,7 +92,7 @@ template <class C>
 struct CachedRows {
   const CacheView& cache;
   int64_t b, kv, dim, width;
-  static constexpr bool kScaled = sizeof(C) == 1;
+  static constexpr bool kScaled = sizeof(C) == 1;  // what int8 stands for depends on the token
 
   struct Piece {
     const C *keys, *values;  // the block's first group, the first value
@@ -125,8 +125,8 @@ struct CachedRows {
     for_each_piece(tile, run, 64, [&](const Piece& p, const Run& part) {
       unpack_keys(p.keys, p.slot, p.count, dim, st.wide, stride);
       const Lanes to = {st.p + part.first * kPanel, kPanel, kForwardKeys * kPanel};
-      dot_keys<Top>(st.wide, stride, p.count, st.q, to, top);
-      if (kScaled) scale_lanes(p.key_scales, part, st);
+      dot_keys<Top && !kScaled>(st.wide, stride, p.count, st.q, to, top);
+      if (kScaled) scale_lanes<Top>(p.key_scales, part, st, top);
     });
   }
 
@@ -134,7 +134,7 @@ struct CachedRows {
     const float* rescale = st.rescale;
     for (int r = 0; r < tile.runs; r++)
       for_each_piece(tile, tile.run[r], kForwardKeys, [&](const Piece& p, const Run& part) {
-        if (kScaled) scale_lanes(p.value_scales, part, st);
+        if (kScaled) scale_lanes<false>(p.value_scales, part, st, nullptr);
         add_run_values(p.values, width, width, part, tile, rescale, st);
       });
   }
@@ -166,13 +166,19 @@ struct CachedRows {
   }
 
  private:
-  static void scale_lanes(const float* scales, const Run& part, ForwardState& st) {
+  template <bool Top>
+  static void scale_lanes(const float* scales, const Run& part, ForwardState& st, float* top) {
     for (int panel = 0; panel < st.q.panels; panel++)
-      for (int64_t j = part.first; j < part.last; j++)
-        for (int lane = 0; lane < kPanel; lane += kLanes) {
+      for (int lane = 0; lane < kPanel; lane += kLanes) {
+        Vec most = Top ? load(top + panel * kPanel + lane) : zero();
+        for (int64_t j = part.first; j < part.last; j++) {
           float* at = st.p + (panel * kForwardKeys + j) * kPanel + lane;
-          store(at, mul(load(at), set1(scales[j - part.first])));
+          const Vec x = mul(load(at), set1(scales[j - part.first]));
+          store(at, x);
+          if (Top) most = max(most, x);
         }
+        if (Top) store(top + panel * kPanel + lane, most);
+      }
   }
   static void scale_rows(const float* scales, const Run& part, float* x, int64_t row, int64_t key, int rows) {
     for (int i = 0; i < rows; i++)

@@ -115,14 +115,6 @@ static inline void few_softmax_lanes(Tile& tile, ForwardState& st) {
   if (st.adjust.drops()) drop_tile(tile, st);
 }
 
-// Rows that will be read soon: column by column, a pattern that hardware does not foresee.
-template <class E>
-static inline void fetch_rows(const E* v, int64_t stride, int64_t count, int64_t width) {
-  constexpr int64_t kLine = 64 / sizeof(E);
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t d = 0; d < width; d += kLine) __builtin_prefetch(v + i * stride + d);
-}
-
 // O += P V of one run; v is the row of its first key. A value that is not finite meets only the rows that see it, for
 // 0 * inf is NaN.
 template <class E>
@@ -130,12 +122,13 @@ static inline void add_few_values(const E* v, int64_t stride, int64_t width, con
                                   ForwardState& st) {
   constexpr int64_t kMost = 32;  // rows of V stay in L1 while O's columns pass over them
   const int64_t wide = wide_width(width);
+  const bool full = tile.is_full();
   const auto row = [&](int64_t j) { return v + (j - run.first) * stride; };
   for (int64_t j = run.first, next; j < run.last; j = next) {
-    fetch_rows(row(j + kMost), stride, min64(kMost, run.last - j - kMost), width);
-    const bool poison = is_poison(row(j), width, tile, j);
-    next = j + 1;
-    while (next < run.last && next - j < kMost && !poison && !is_poison(row(next), width, tile, next)) next++;
+    const bool poison = !full && is_poison(row(j), width, tile, j);
+    const int64_t most = min64(run.last, j + kMost);
+    next = full ? most : j + 1;
+    while (next < most && !poison && !is_poison(row(next), width, tile, next)) next++;
     const Few& few = st.few;
     const float* p = few.weights + j * few.weight_key;
     if (!poison) {

@@ -27,7 +27,6 @@ template <class E>
 struct PlainRows {
   const E *k, *v;
   int64_t k_stride, v_stride, width;
-  static constexpr bool kScaled = false;  // scores come out of dot() as they are
 
   // Scores of a run: rows in the lanes; with Top, top becomes the maximum of itself and these.
   template <bool Top>
@@ -50,8 +49,7 @@ struct PlainRows {
 template <class S>
 static inline void score_tile(const S& source, Tile& tile, ForwardState& st) {
   for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
-  if (tile.is_full() && !st.adjust.scores() && !S::kScaled)
-    return source.template dot<true>(tile, tile.run[0], st, st.tile_top);
+  if (tile.is_full() && !st.adjust.scores()) return source.template dot<true>(tile, tile.run[0], st, st.tile_top);
   for (int r = 0; r < tile.runs; r++) source.template dot<false>(tile, tile.run[r], st, nullptr);
   if (st.adjust.scores())
     adjust_scores(st.adjust, tile, {st.p, kPanel, kForwardKeys * kPanel}, st.q.panels * kPanel, nullptr);

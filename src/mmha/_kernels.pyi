@@ -102,6 +102,10 @@ def probe_read(nbytes: int, threads: int) -> float: ...
 # Addresses of q, out and lse (0: not wanted); of keys, values and their scales (0: none); of q, k and v.
 Three = tuple[int, int, int]
 
+# Addresses of qkv and of its bias (0: none); dims of the rotation (0: none), its base, interleaved, address of the
+# positions (0: the rows' lengths), ids a position.
+Step = tuple[int, int, int, float, bool, int, int]
+
 class Cache:
     """A view of a cache whose memory torch owns (csrc/cache.h): good while that memory lives."""
 
@@ -121,7 +125,7 @@ class Cache:
         self,
         plan: Plan | None,
         bounds: tuple[int, int],
-        start: list[int],
+        start: list[int] | None,
         memory: Three,
         heads: int,
         q_len: int,
@@ -129,6 +133,15 @@ class Cache:
         extras: Extras | None,
         threads: int,
     ) -> int: ...
-    def split_step(
-        self, heads: int, qkv: int, bias: int, rotary: tuple[int, float, bool, int, int], to: Three
-    ) -> None: ...
+    def longest(self) -> int: ...
+    def step(
+        self,
+        what: Step,
+        bounds: tuple[int, int],
+        out: int,
+        heads: int,
+        scale: float,
+        extras: Extras | None,
+        threads: int,
+    ) -> int: ...
+    def split(self, what: Step, heads: int, to: Three) -> None: ...

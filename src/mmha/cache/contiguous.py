@@ -111,13 +111,13 @@ class KVCache(Cache):
         self._lengths.copy_(self._lengths[rows])
         self._kept.copy_(self._kept[rows])
         if not self._ring:  # slots that are not in use are a row's own
-            used = torch.arange(self.max_len) < self._lengths[:, None]
+            used = torch.arange(self.max_len, device="cpu") < self._lengths[:, None]
             table = torch.where(used, table, self._read_from())
         self._point(table)
 
     def _read_from(self) -> Tensor:
         """The table of a cache whose rows read from themselves, int32 (B, slots)."""
-        return torch.arange(self.batch, dtype=torch.int32)[:, None].repeat(1, self.max_len)
+        return torch.arange(self.batch, dtype=torch.int32, device="cpu")[:, None].repeat(1, self.max_len)
 
     def _point(self, table: Tensor | None) -> None:
         self._beam = table
@@ -134,7 +134,7 @@ class KVCache(Cache):
 
     def _own(self, table: Tensor, first: Tensor, stop: Tensor) -> None:
         """Make the slots that will be written the rows' own; copy when another row reads one of them."""
-        written = torch.zeros(self.batch, self.max_len, dtype=torch.bool)
+        written = torch.zeros(self.batch, self.max_len, dtype=torch.bool, device="cpu")
         for b, (start, end) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
             for position in range(max(start, end - self.max_len) if self._ring else start, end):
                 slot = position
@@ -153,7 +153,7 @@ class KVCache(Cache):
         """Copy what each row reads to its own place."""
         assert self._beam is not None
         memory = self._memory
-        lanes = torch.zeros(self.batch, memory.groups * GROUP, dtype=torch.int64)
+        lanes = torch.zeros(self.batch, memory.groups * GROUP, dtype=torch.int64, device="cpu")
         lanes[:, : self.max_len] = self._beam
         index = lanes.view(self.batch, 1, memory.groups, 1, GROUP)
         memory.keys.copy_(memory.keys.gather(0, index.expand_as(memory.keys)))

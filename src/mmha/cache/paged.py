@@ -110,9 +110,13 @@ class PagedKVCache:
         return PagedRows(self, self._numbers("sequences", sequences))
 
     def _numbers(self, name: str, sequences: Any) -> list[int]:
+        if checks.is_tensor(sequences):
+            sequences = sequences.tolist()
         if isinstance(sequences, int):
             sequences = [sequences]
-        numbers = [checks.integer(name, n) for n in (sequences.tolist() if checks.is_tensor(sequences) else sequences)]
+        if isinstance(sequences, str) or not isinstance(sequences, Iterable):
+            raise checks.type_error(name, "sequences, as allocate returned them", sequences)
+        numbers = [checks.integer(name, n) for n in sequences]
         for number in numbers:
             self._get(number, name)
         if len(set(numbers)) < len(numbers):
@@ -230,10 +234,10 @@ class PagedRows(Cache):
         if self._seen == self.pool._version:
             return
         rows = self._rows()
-        self._lengths.copy_(torch.tensor([row.length for row in rows], dtype=torch.int64))
+        self._lengths.copy_(torch.tensor([row.length for row in rows], dtype=torch.int64, device="cpu"))
         width = max((len(row.blocks) for row in rows), default=0)
         padded = [row.blocks + [0] * (width - len(row.blocks)) for row in rows]
-        self._table = torch.tensor(padded, dtype=torch.int32).view(self.batch, width)
+        self._table = torch.tensor(padded, dtype=torch.int32, device="cpu").view(self.batch, width)
         self._native.point(self._table.data_ptr() if self._table.numel() else 0, width, 0)
         self._seen = self.pool._version
 

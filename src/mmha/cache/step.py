@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mmha import checks
 from mmha.bias import Bias
+from mmha.cache.arguments import FLOATS, heads_of, places_of, projected, turn_of, vector
 from mmha.cache.contiguous import KVCache
+from mmha.cache.output import Finish
 from mmha.masks import Mask
 from mmha.nn.rotary import Rotary
 from mmha.ops import cached
 from mmha.ops.caches import Cache
 from mmha.ops.call import Call
-
-QKV_DTYPES = ("float32", "bfloat16", "float16", "int32")
-FLOATS = ("float32", "bfloat16", "float16", "float64")
+from mmha.ops.extras import make_extras
 
 
 def masked_multihead_attention(
@@ -78,11 +78,19 @@ def masked_multihead_attention(
     >>> mmha.masked_multihead_attention(qkv, cache, rotary=mmha.Rotary(8)).shape, cache.lengths
     (torch.Size([3, 32]), tensor([1, 1, 1]))
     """
-    heads = _heads(qkv, cache)
-    x = _projected(qkv, qkv_scale)
-    step = _Step(cache, heads, *_places(cache, lengths))
-    shift = _vector("bias", bias, qkv.shape[1])
-    finish = _Finish.checked(heads * cache.value_dim, out_shift, out_smooth, out_scale, round, out_bounds)
+    heads = heads_of(qkv, cache)
+    x = projected(qkv, qkv_scale)
+    shift = vector("bias", bias, qkv.shape[1])
+    finish = Finish.checked(heads * cache.value_dim, out_shift, out_smooth, out_scale, round, out_bounds)
+    if lengths is None and beam is None and src_mask is None and cache._beam is None and type(cache) is KVCache:
+        bounds = cached.bounds_of(mask)
+        if bounds is not None:
+            sizes = (cache.batch, heads, 1, cache._native.longest() + 1)
+            with nullcontext() if score_bias is None else checks.renamed(bias="score_bias"):
+                call = cached.prepare(sizes, mask, None, score_bias, scale, softcap, sinks).call
+            out = _at_once(cache, (x, shift, rotary, positions), heads, bounds, call)
+            return finish(out, qkv.dtype)
+    step = _Step(cache, heads, *places_of(cache, lengths))
     table = None if beam is None else _beam_table(step, beam)
     sizes = (cache.batch, heads, 1, int(step.stop.max()) if cache.batch else 0)
     if mask is not None and not isinstance(mask, Mask):
@@ -117,20 +125,20 @@ class _Step(NamedTuple):
         q = x.new_empty(c.batch, self.heads, 1, c.head_dim)
         k = x.new_empty(c.batch, c.kv_heads, 1, c.head_dim)
         v = x.new_empty(c.batch, c.kv_heads, 1, c.value_dim)
-        turn, places = _turn(rotary, c, self.first if positions is None else positions)
-        c._native.split_step(
-            self.heads, x.data_ptr(), 0 if bias is None else bias.data_ptr(),
-            (*turn, 0 if places is None else places.data_ptr(), 1 if places is None or places.dim() == 1 else 2),
-            (q.data_ptr(), k.data_ptr(), v.data_ptr()),
-        )  # fmt: skip
+        own = positions is None and rotary is not None
+        turn, places = turn_of(rotary, c, self.first if own else positions)
+        what = x.data_ptr(), 0 if bias is None else bias.data_ptr(), *turn
+        c._native.split(what, self.heads, (q.data_ptr(), k.data_ptr(), v.data_ptr()))
+        del places  # its memory was read until here
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, query: tuple[cached.Seen, Call], table: Tensor | None) -> Tensor:
         """The output (B, H, 1, Dv) of the tokens, which are appended first."""
         cache = self.cache
-        if cache.window is not None and bool((self.stop < cache._lengths).any()):
-            assert isinstance(cache, KVCache)
-            cache.truncate(torch.minimum(self.first, cache._lengths))
+        if bool((self.stop < cache._lengths).any()):
+            if cache.dtype == torch.int8:
+                cache._check_finite(k, v, self.counts)
+            cache.truncate(self.first)
         cache._write(k, v, self.counts, self.first)
         if table is None:
             return cached.attend(q, cache, *query, self.first.tolist(), False)[0]
@@ -141,91 +149,33 @@ class _Step(NamedTuple):
             cache._native.point(0, 0, 0)
 
 
-class _Finish(NamedTuple):
-    """What happens to the output: (x + shift) * smooth, then int8 with out_scale."""
+def _at_once(
+    cache: KVCache,
+    token: tuple[Tensor, Tensor | None, Rotary | None, Tensor | None],
+    heads: int,
+    bounds: cached.Bounds,
+    call: Call,
+) -> Tensor:
+    """The output (B, H * Dv) of an ordinary step, in a single call of the kernels.
 
-    shift: Tensor | None
-    smooth: Tensor | None
-    scale: float | None
-    away: bool
-    bounds: tuple[float, float]
-
-    @staticmethod
-    def checked(width: int, shift: Any, smooth: Any, scale: Any, rounding: Any, bounds: Any) -> _Finish:
-        if scale is not None:
-            scale = checks.number("out_scale", scale)
-            checks.require(scale > 0, "out_scale", "None or a number > 0", scale)
-        away = checks.one_of("round", rounding, ("even", "away")) == "away"
-        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            raise checks.type_error("out_bounds", "two numbers (low, high)", bounds)
-        low, high = (checks.number("out_bounds", bound) for bound in bounds)
-        checks.require(-128 <= low < high <= 127, "out_bounds", "low < high within -128 to 127", f"({low}, {high})")
-        return _Finish(
-            _vector("out_shift", shift, width), _vector("out_smooth", smooth, width), scale, away, (low, high)
-        )
-
-    def __call__(self, out: Tensor, dtype: torch.dtype) -> Tensor:
-        if self.shift is not None:
-            out = out + self.shift
-        if self.smooth is not None:
-            out = out * self.smooth
-        if self.scale is None:
-            return out if dtype == torch.int32 else out.to(dtype)
-        scaled = out * (self.bounds[1] * self.scale)
-        rounded = scaled.sign() * (scaled.abs() + 0.5).floor() if self.away else scaled.round()
-        return rounded.clamp(*self.bounds).to(torch.int8)
-
-
-def _heads(qkv: Any, cache: Any) -> int:
-    """H, when qkv and the cache fit together."""
-    if not isinstance(cache, Cache):
-        raise checks.type_error("cache", "a KVCache or a batch of a PagedKVCache", cache)
-    checks.dtype_in("qkv", qkv, QKV_DTYPES)
-    cache._refresh()
-    checks.shape_is("qkv", qkv, (cache.batch, None), "(B, (H + Hk)·D + Hk·Dv)")
-    cached.check_device("qkv", qkv)
-    if qkv.requires_grad and torch.is_grad_enabled():
-        raise checks.value_error("qkv", "no gradient beside a cache (use torch.no_grad())", "one that requires it")
-    rest = qkv.shape[1] - cache.kv_heads * (cache.head_dim + cache.value_dim)
-    heads, left = divmod(rest, cache.head_dim)
-    if left or heads < 1 or heads % cache.kv_heads:
-        own = f"Hk = {cache.kv_heads}, D = {cache.head_dim}, Dv = {cache.value_dim}"
-        raise checks.value_error("qkv", f"width (H + Hk)·D + Hk·Dv with {own}, H a multiple of Hk", str(qkv.shape[1]))
-    return int(heads)
-
-
-def _projected(qkv: Tensor, scale: Any) -> Tensor:
-    """qkv in float32, contiguous; integers times their scale."""
-    if (qkv.dtype == torch.int32) != (scale is not None):
-        expected = "a scale a column for int32 qkv" if scale is None else "None unless qkv is int32"
-        raise checks.type_error("qkv_scale", expected, scale)
-    x = qkv.detach().to(torch.float32).resolve_neg().contiguous()
-    factor = _vector("qkv_scale", scale, qkv.shape[1])
-    return x if factor is None else x * factor
-
-
-def _vector(name: str, x: Any, width: int) -> Tensor | None:
-    """A float tensor (width,) as contiguous float32; None stays None."""
-    if x is None:
-        return None
-    checks.dtype_in(name, x, FLOATS)
-    cached.check_device(name, x)
-    checks.shape_is(name, x, (width,))
-    return x.detach().to(torch.float32).resolve_neg().contiguous()  # type: ignore[no-any-return]
-
-
-def _places(cache: Cache, lengths: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Where each row writes, how many tokens (0 or 1), and the rows that are skipped."""
-    if lengths is None:
-        return cache.lengths, torch.ones(cache.batch, dtype=torch.int64, device="cpu"), None
-    wanted = cache._check_rows("lengths", lengths, -(1 << 62), 1 << 62)
-    beyond = wanted > cache._lengths
-    if bool(beyond.any()):
-        b = int(beyond.nonzero()[0])
-        expected = f"at most the {int(cache._lengths[b])} tokens of row {b}"
-        raise checks.value_error("lengths", expected, str(int(wanted[b])))
-    skipped = wanted < 0
-    return torch.where(skipped, cache._lengths, wanted), (~skipped).to(torch.int64), skipped
+    token: qkv, bias, rotary, positions. Every row appends, at its own length, to a plain cache.
+    """
+    x, bias, rotary, positions = token
+    turn, places = turn_of(rotary, cache, positions)
+    out = x.new_empty(cache.batch, heads * cache.value_dim)
+    extras = None if call is cached.PLAIN_CALL else make_extras(call, cache.batch)
+    row = cache._native.step(
+        (x.data_ptr(), 0 if bias is None else bias.data_ptr(), *turn), bounds, out.data_ptr(), heads,
+        cache.head_dim**-0.5 if call.scale is None else call.scale, None if extras is None else extras.native,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    del places
+    if row >= 0:
+        got = f"1 more in row {row}, which has {int(cache._lengths[row])}"
+        raise checks.value_error("qkv", f"tokens that fit into max_len = {cache.max_len}", got)
+    if row == -2:
+        raise checks.value_error("qkv", "finite numbers, which is all that int8 can hold", "NaN or an infinity")
+    return out
 
 
 def _src_mask(mask: Any, step: _Step, k_len: int) -> Tensor | None:
@@ -238,22 +188,6 @@ def _src_mask(mask: Any, step: _Step, k_len: int) -> Tensor | None:
     if mask.dim() and mask.shape[-1] == attending:
         return torch.nn.functional.pad(mask, (0, k_len - attending))
     return mask  # type: ignore[no-any-return]
-
-
-def _turn(rotary: Any, cache: Cache, positions: Any) -> tuple[tuple[int, float, bool], Tensor | None]:
-    """The rotation as the kernels take it, and int64 positions (B,) or (B, 2); (0, ...) for none."""
-    if rotary is None:
-        return (0, 1.0, False), None
-    if not isinstance(rotary, Rotary):
-        raise checks.type_error("rotary", "None or a Rotary", rotary)
-    checks.require(rotary.dims <= cache.head_dim, "rotary", f"at most D = {cache.head_dim} dims", rotary.dims)
-    checks.dtype_in("positions", positions, ("int64", "int32", "int16", "int8", "uint8"))
-    cached.check_device("positions", positions)
-    two = positions.dim() == 2
-    checks.shape_is("positions", positions, (cache.batch, 2) if two else (cache.batch,), "(B, 2)" if two else "(B,)")
-    if two:
-        checks.require(rotary.dims % 4 == 0, "rotary", "dims in a multiple of 4 for two position ids", rotary.dims)
-    return (rotary.dims, rotary.base, rotary.style == "interleaved"), positions.to(torch.int64).contiguous()
 
 
 def _beam_table(step: _Step, beam: Any) -> Tensor:

@@ -12,7 +12,7 @@ from mmha import checks, masks
 from mmha.bias import Parts
 from mmha.masks import And, Causal, Full, KeyPadding, Mask, Prefix, Spans, StrictCausal, Window
 from mmha.ops import arguments, operators
-from mmha.ops.caches import Cache
+from mmha.ops.caches import Cache, plain
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.extras import make_extras
 from mmha.ops.plans import PLAIN
@@ -27,21 +27,19 @@ QUERY_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def attend(
-    q: Tensor, cache: Cache, seen: Seen, call: Call, start: list[int], want_lse: bool
+    q: Tensor, cache: Cache, seen: Seen, call: Call, start: list[int] | None, want_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     """out (B, H, Tq, Dv) and lse (B, H, Tq), float32, of float32 queries at positions start[b] + i; all is checked.
 
-    seen: what `lower` made of the mask; call: everything else. Raises ValueError when a query sees a key
-    that a cyclic cache has overwritten.
+    seen: what `lower` made of the mask; call: everything else; start: None = the last tokens of each row. Raises
+    ValueError when a query sees a key that a cyclic cache has overwritten.
     """
     batch, heads, q_len, dim = q.shape
     out = torch.empty(batch, heads, q_len, cache.value_dim, dtype=torch.float32, device="cpu")
     lse = torch.empty(batch, heads, q_len, dtype=torch.float32, device="cpu") if want_lse else None
-    if out.numel() == 0 or not bool(cache._lengths.any()):
+    if out.numel() == 0 or not cache._native.longest():
         return out.zero_(), lse.fill_(-math.inf) if lse is not None else None
-    if call.slopes is not None or call.table is not None:
-        call = call._replace(q_start=torch.tensor(start, dtype=torch.int64, device="cpu"))
-    extras = make_extras(call, batch)
+    extras = None if call is PLAIN_CALL else make_extras(call, batch)
     lost = cache._native.attend(
         None if seen.plan is None else seen.plan.native, seen.bounds, start,
         (q.data_ptr(), out.data_ptr(), 0 if lse is None else lse.data_ptr()), heads, q_len,
@@ -62,6 +60,10 @@ class Seen(NamedTuple):
     plan: masks.Plan | None
 
 
+#: A call without anything of its own.
+PLAIN_CALL = Call([], FULL)
+
+
 class Query(NamedTuple):
     """What goes along with the queries: a mask value or None, and everything else of the call."""
 
@@ -71,6 +73,8 @@ class Query(NamedTuple):
 
 def prepare(sizes: arguments.Sizes, mask: Any, tensor: Any, bias: Any, scale: Any, softcap: Any, sinks: Any) -> Query:
     """The arguments of a call, checked. mask: None or a Mask; tensor: None, or a bool or float mask beside it."""
+    if tensor is None and bias is None and scale is None and softcap is None and sinks is None:
+        return Query(arguments.check_mask(mask, sizes), PLAIN_CALL)  # type: ignore[arg-type]
     parts = arguments.check_bias(bias, sizes) or Parts()
     slopes, table, additives = parts.slopes, parts.table, list(parts.additives)
     call = Call(
@@ -98,34 +102,37 @@ def attention(
     sizes = check_query(q, cache)
     is_tensor = isinstance(mask, Tensor)
     query = prepare(sizes, None if is_tensor else mask, mask if is_tensor else None, bias, scale, softcap, sinks)
-    start = start_of(cache, q_start, sizes)
-    x = q.detach().to(torch.float32).resolve_neg().contiguous()
+    start = None if q_start is None else start_of(q_start, sizes)
+    x = plain(q)
     seen = lower(query.mask, cache, sizes, cache._lengths, start)
     out, lse = attend(x, cache, seen, query.call, start, want_lse)
-    out = out.to(q.dtype)
+    if q.dtype != torch.float32:
+        out = out.to(q.dtype)
     return (out, lse) if want_lse else out
 
 
 def check_query(q: Any, cache: Cache) -> arguments.Sizes:
     """(B, H, Tq, longest row), when q fits the cache."""
+    cache._refresh()
+    if type(q) is Tensor and q.dtype is torch.float32 and q.is_cpu and not q.requires_grad and q.dim() == 4:
+        batch, heads, q_len, dim = q.shape  # what nearly always comes
+        if batch == cache.batch and dim == cache.head_dim and heads % cache.kv_heads == 0 and q.layout is torch.strided:
+            return batch, heads, q_len, cache._native.longest()
     if not isinstance(q, Tensor):
         raise checks.type_error("q", "a tensor of shape (B, H, Tq, D)", q)
     arguments.check_storage("q", q)
     if q.dtype not in QUERY_DTYPES:
         raise TypeError(checks.message("q", "dtype float32, bfloat16 or float16", str(q.dtype).removeprefix("torch.")))
-    cache._refresh()
     checks.shape_is("q", q, (cache.batch, None, None, cache.head_dim), "(B, H, Tq, D)")
     if q.requires_grad and torch.is_grad_enabled():
         raise checks.value_error("q", "no gradient beside a cache (use torch.no_grad())", "one that requires it")
     if q.shape[1] % cache.kv_heads:
         raise checks.value_error("q", f"heads H in a multiple of the cache's {cache.kv_heads}", f"H = {q.shape[1]}")
-    return cache.batch, q.shape[1], q.shape[2], int(cache._lengths.max()) if cache.batch else 0
+    return cache.batch, q.shape[1], q.shape[2], cache._native.longest()
 
 
-def start_of(cache: Cache, q_start: Any, sizes: arguments.Sizes) -> list[int]:
-    """The position of each row's first query: as given, or so that the last query stands at the row's last token."""
-    if q_start is None:
-        return [length - sizes[2] for length in cache._lengths.tolist()]
+def start_of(q_start: Any, sizes: arguments.Sizes) -> list[int]:
+    """The position of each row's first query."""
     start = arguments.check_start(q_start, sizes[0])
     assert start is not None
     return start.tolist() if start.dim() else [int(start)] * sizes[0]
@@ -149,12 +156,14 @@ def bounds_of(mask: Mask | None) -> Bounds | None:
     return None
 
 
-def lower(mask: Mask | None, cache: Cache, sizes: arguments.Sizes, lengths: Tensor, start: list[int]) -> Seen:
+def lower(mask: Mask | None, cache: Cache, sizes: arguments.Sizes, lengths: Tensor, start: list[int] | None) -> Seen:
     """The mask for rows of these lengths. Raises ValueError when it does not fit."""
     bounds = bounds_of(mask)
     if bounds is not None or 0 in sizes:
         return Seen(bounds or (0, 0), None)
     assert mask is not None
+    if start is None:
+        start = [length - sizes[2] for length in lengths.tolist()]
     rule: Mask = KeyPadding(lengths)
     if cache.window is not None:
         rule = rule & (Window(cache.window - 1, None) | Prefix(cache.sinks))

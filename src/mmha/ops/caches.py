@@ -104,7 +104,7 @@ class Cache:
             taken = self._lengths.new_full((self.batch,), tokens)
         else:
             taken = self._check_rows("counts", counts, 0, tokens)
-        self._write(_plain(k), _plain(v), taken, self.lengths)
+        self._write(plain(k), plain(v), taken, self.lengths)
 
     def _write(self, k: Tensor, v: Tensor, counts: Tensor, first: Tensor) -> None:
         """Tokens k (B, Hk, n, D) and v, contiguous float32: counts[b] of them, from position first[b] on."""
@@ -125,6 +125,10 @@ class Cache:
         """Make positions [first, stop) of each row writable; raise ValueError, unchanged, if it cannot."""
         raise NotImplementedError
 
+    def truncate(self, lengths: int | Tensor) -> None:
+        """Forget the last tokens of each row, so that `lengths` are left: an int, or integers (B,)."""
+        raise NotImplementedError
+
     def _refresh(self) -> None:
         """Take over what happened elsewhere to the rows, where others may hold them too."""
 
@@ -140,8 +144,8 @@ class Cache:
         k = torch.zeros(self.batch, self.kv_heads, width, self.head_dim, dtype=torch.float32, device="cpu")
         v = torch.zeros(self.batch, self.kv_heads, width, self.value_dim, dtype=torch.float32, device="cpu")
         for turn in (0, 1):  # the sinks, then the window; without a ring everything is the second
-            first = torch.tensor([row[turn][0] for row in parts], dtype=torch.int64)
-            counts = torch.tensor([row[turn][1] - row[turn][0] for row in parts], dtype=torch.int64)
+            first = torch.tensor([row[turn][0] for row in parts], dtype=torch.int64, device="cpu")
+            counts = torch.tensor([row[turn][1] - row[turn][0] for row in parts], dtype=torch.int64, device="cpu")
             most = int(counts.max()) if self.batch else 0
             if most == 0:
                 continue
@@ -159,11 +163,11 @@ class Cache:
 
     def positions(self) -> Tensor:
         """Where the tokens of `to_dense` stand, int64 (B, T), -1 beyond a row's end."""
+        self._refresh()
         rows = [[p for start, stop in row for p in range(start, stop)] for row in self._held()]
         width = max(map(len, rows), default=0)
-        return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.int64).view(
-            self.batch, width
-        )
+        padded = [row + [-1] * (width - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64, device="cpu").view(self.batch, width)
 
     def _held(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """Per row the positions [start, stop) of the sinks and those of the window that a next query can see."""
@@ -187,11 +191,7 @@ class Cache:
 
     def _check_rows(self, name: str, x: Any, low: int, high: int) -> Tensor:
         """Integers (B,) from low to high, as int64 on the CPU."""
-        if not isinstance(x, Tensor):
-            x = torch.as_tensor(x)
-        if x.dtype not in INTEGERS:
-            raise checks.type_error(name, "integers (B,)", x)
-        check_storage(name, x)
+        x = _integers(name, "integers (B,)", x)
         checks.shape_is(name, x, (self.batch,), "(B,)")
         rows: Tensor = x.to(torch.int64).contiguous()
         if self.batch and (int(rows.min()) < low or int(rows.max()) > high):
@@ -220,8 +220,8 @@ class Cache:
 
     def _row_numbers(self, name: str, x: Any) -> Tensor:
         """Numbers of rows, int64 (n,)."""
-        rows = torch.as_tensor(x)
-        if (rows.dtype not in INTEGERS and rows.numel()) or rows.dim() > 1:
+        rows = _integers(name, "an int or integers (n,)", x)
+        if rows.dim() > 1:
             raise checks.type_error(name, "an int or integers (n,)", x)
         rows = rows.to(torch.int64).reshape(-1)
         if rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < self.batch):
@@ -230,6 +230,20 @@ class Cache:
         return rows
 
 
-def _plain(x: Tensor) -> Tensor:
-    """The numbers as contiguous float32."""
+def _integers(name: str, expected: str, x: Any) -> Tensor:
+    """The numbers as an integer tensor; an empty list is one too."""
+    try:
+        made: Tensor = x if isinstance(x, Tensor) else torch.as_tensor(x, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise checks.type_error(name, expected, x) from None
+    if made.dtype not in INTEGERS and made.numel():
+        raise checks.type_error(name, expected, x)
+    check_storage(name, made)
+    return made
+
+
+def plain(x: Tensor) -> Tensor:
+    """The numbers as contiguous float32, for the kernels to read."""
+    if type(x) is Tensor and x.dtype is torch.float32 and x.is_contiguous() and not x.is_neg():
+        return x
     return x.detach().to(torch.float32).resolve_neg().contiguous()

@@ -88,7 +88,7 @@ def attention(
             raise _beside_cache(v, dropout_p)
         arguments.check_flags(return_lse, False)
         return cached.attention(q, k, mask, bias, scale, softcap, sinks, q_start, return_lse)
-    keys, values = cast(Tensor, k), cast(Tensor, v)  # whatever else came is refused now
+    keys, values = k, cast(Tensor, v)  # None and whatever else came is refused now
     if torch.is_autocast_enabled("cpu"):
         q, keys, values = (_autocast(x) for x in (q, keys, values))
     direct = is_direct(q, keys, values)
