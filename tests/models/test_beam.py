@@ -64,15 +64,15 @@ def test_beams_for_all_texts_find_the_best_of_all_texts(model: CausalLM, penalty
         )
 
 
-def plain_search(oracle: Oracle, width: int, penalty: float, longest: int) -> list[Text]:
+def plain_search(oracle: Oracle, width: int, penalty: float, longest: int, stop: str | None = None) -> list[Text]:
     """Beam search as it is defined, without caches and without ending early."""
     alive: list[tuple[float, Text]] = [(0.0, ())]
     done: list[tuple[float, Text]] = []
     while alive:
         grown = [(total + known, longer) for total, text in alive for longer, known in oracle.grown(text)]
         grown.sort(key=lambda pair: -pair[0])
-        done += [pair for pair in grown[:width] if ended(pair[1], longest)]
-        alive = [pair for pair in grown if not ended(pair[1], longest)][:width]
+        done += [pair for pair in grown[:width] if ended(pair[1], longest, stop)]
+        alive = [pair for pair in grown if not ended(pair[1], longest, stop)][:width]
     done.sort(key=lambda pair: -pair[0] / len(pair[1]) ** penalty)
     return [text for _, text in done[:width]]
 
@@ -83,6 +83,17 @@ def test_few_beams_keep_what_the_definition_keeps(model: CausalLM, width: int, p
     found = beam_search(model, LETTERS, PROMPTS, Beams(width, penalty), Limits(11))
     for prompt, own in zip(PROMPTS, found, strict=True):
         assert [completion.tokens for completion in own] == plain_search(Oracle(model, prompt), width, penalty, 11)
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+@pytest.mark.parametrize("stop", ["b", "d"])
+def test_texts_that_end_are_kept_while_they_are_among_the_best(width: int, stop: str) -> None:
+    undecided = build(5)
+    undecided.embedding.weight.data.mul_(0.2)  # probabilities near each other: an early end is often among the best
+    limits = Limits(6, stop=(stop,))
+    for prompt, own in zip(PROMPTS, beam_search(undecided, LETTERS, PROMPTS, Beams(width, 0.0), limits), strict=True):
+        wanted = plain_search(Oracle(undecided, prompt), width, 0.0, 6, stop)
+        assert [completion.tokens for completion in own] == wanted
 
 
 def test_one_beam_is_greedy_but_for_the_end() -> None:

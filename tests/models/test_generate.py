@@ -10,7 +10,7 @@ import torch
 
 from mmha import masks
 from mmha.models.causal_lm import CausalLM, Tokenizer
-from mmha.models.causal_lm.generation import Completion, Limits, Piece, generate, stream
+from mmha.models.causal_lm.generation import Completion, Limits, Piece, generate, prefill, step, stream
 from mmha.models.causal_lm.sampling import Sampling
 from small_lm import Letters, build, next_logits
 
@@ -46,6 +46,30 @@ def test_greedy_is_the_argmax_of_whole_forward_passes(model: CausalLM) -> None:
         assert len(found.tokens) == 11
         assert found.reason == "length"
         assert found.text == TOKENIZER.decode(found.tokens)
+
+
+def test_the_penalty_minds_the_prompt_and_what_was_written(model: CausalLM) -> None:
+    limits = Limits(19)
+    for prompt, found in zip(
+        PROMPTS, generate(model, TOKENIZER, PROMPTS, Sampling(0, repetition_penalty=3.0), limits), strict=True
+    ):
+        tokens = start(prompt)
+        for token in found.tokens:
+            logits = next_logits(model, tokens)
+            for seen in set(tokens):
+                logits[seen] = logits[seen] / 3.0 if logits[seen] > 0 else logits[seen] * 3.0
+            assert token == int(logits.argmax())
+            tokens.append(token)
+
+
+def test_rows_without_a_token_do_not_grow(model: CausalLM) -> None:
+    caches = model.new_caches(3, 11)
+    prefill(model, caches, [[1, 2, 3], [4], [5, 6]], 2)
+    with torch.no_grad():
+        logits = step(model, caches, {2: 7, 0: 8})
+    assert [cache.lengths.tolist() for cache in caches] == [[4, 1, 3]] * 2
+    torch.testing.assert_close(logits[2].double(), next_logits(model, [5, 6, 7]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits[0].double(), next_logits(model, [1, 2, 3, 8]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_row_is_the_same_in_any_company(model: CausalLM) -> None:

@@ -69,6 +69,13 @@ def test_top_k_keeps_exactly_k_and_the_lower_number_of_equals() -> None:
     ]  # fmt: skip
 
 
+def test_of_many_equals_the_lowest_numbers_stay() -> None:
+    x = torch.randint(3, (1, 5003), generator=Generator().manual_seed(1)).double()
+    order = sorted(range(5003), key=lambda i: (-x[0, i].item(), i))
+    for count in (700, 2500, 4001):
+        assert kept(top_k(x, count)) == sorted(order[:count])
+
+
 def test_top_p_keeps_the_smallest_nucleus() -> None:
     x = logits_of(0.125, 0.5, 0.125, 0.25)
     wanted = {0.01: [1], 0.5: [1], 0.51: [1, 3], 0.75: [1, 3], 0.76: [0, 1, 3], 0.9: [0, 1, 2, 3], 1.0: [0, 1, 2, 3]}
