@@ -11,8 +11,9 @@ from torch import Tensor
 
 import mmha
 from cache_model import ListModel, expected, near, same_as
-from mmha import KVCache, Rotary, masked_multihead_attention
-from mmha.masks import Causal
+from mmha import KVCache, PagedKVCache, Rotary, masked_multihead_attention
+from mmha.bias import ALiBi
+from mmha.masks import Causal, Window
 
 B, H, HK, D = 2, 4, 2, 24
 
@@ -76,6 +77,30 @@ def test_another_default_dtype() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert k.dtype == out.dtype == step.dtype == torch.float32
+
+
+def test_another_default_device() -> None:
+    """A cache is on the CPU, whatever torch makes its tensors on by default."""
+    k, qkv, rows = torch.randn(B, HK, 3, D), torch.randn(B, (H + 2 * HK) * D), torch.tensor([1, 0])
+    q = torch.randn(B, H, 1, D)
+    results = []
+    for device in ("cpu", "meta"):
+        torch.set_default_device(device)
+        try:
+            pool = PagedKVCache(9, 4, HK, D)
+            for cache in (KVCache(B, HK, 16, D), KVCache(B, HK, 16, D, window=3), pool.select(pool.allocate(B))):
+                cache.append(k, k, [3, 1])
+                cache.branch(rows)
+                cache.reorder([1, 0])
+                cache.truncate(1)
+                step = masked_multihead_attention(qkv, cache, rotary=Rotary(8), lengths=[1, -1])
+                cache.reset([0])
+                out = mmha.attention(q, cache, mask=Causal() & Window(5), bias=ALiBi.standard(H))
+                results += [step, out, cache.positions(), *cache.to_dense()]
+        finally:
+            torch.set_default_device("cpu")
+    half = len(results) // 2
+    assert all(torch.equal(a, b) for a, b in zip(results[:half], results[half:], strict=True))
 
 
 def test_many_threads_read_one_cache() -> None:

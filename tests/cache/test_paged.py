@@ -198,6 +198,36 @@ def test_nan_in_the_rest_of_a_block_never_matters(size: int, poison: float) -> N
         near(mmha.attention(q, view, mask=mask), expected(q, model, mask)[0], torch.float32)
 
 
+@pytest.mark.parametrize("length", [0, 1, 3, 7, 17])
+def test_a_fork_of_the_first_tokens(length: int) -> None:
+    pool = pool_of(20)
+    (parent,) = pool.allocate(1)
+    model = model_of(1)
+    put(pool.select([parent]), model, 17)
+    child, other = pool.fork(parent, length), ListModel(list(model.rows), torch.float32)
+    other.truncate(length)
+    for _ in range(3):
+        same_as(pool.select([child]), other)
+        same_as(pool.select([parent]), model)
+        put(pool.select([child]), other, 2)
+
+
+def test_views_see_what_happens_through_others() -> None:
+    pool = pool_of(20)
+    ids = pool.allocate(2)
+    one, other, model = pool.select(ids), pool.select(ids), model_of(2)
+    assert other.positions().shape == (2, 0)
+    put(one, model, 7, [7, 4])
+    assert other.positions().tolist() == [list(range(7)), [0, 1, 2, 3, -1, -1, -1]]
+    same_as(other, model)
+    put(other, model, 2)
+    q = torch.randn(2, H, 1, D)
+    near(mmha.attention(q, one), expected(q, model)[0], torch.float32)
+    one.reset([1])
+    model.reset([1])
+    same_as(other, model)
+
+
 def test_rows_of_a_view_become_others() -> None:
     pool = pool_of(60, 4)
     view, model = pool.select(pool.allocate(3)), model_of(3)

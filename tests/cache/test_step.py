@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,57 @@ def test_a_step_over_pages() -> None:
         qkv = torch.randn(3, 8 * 20 + 2 * 12)
         got, want = (masked_multihead_attention(qkv, each, rotary=Rotary(20), softcap=3.0) for each in (view, cache))
         assert torch.equal(got, want)
+
+
+def test_a_step_over_shared_pages_that_are_cut() -> None:
+    """A fork goes back a few tokens and on from there; its parent keeps what it had, unused blocks become free."""
+    pool = PagedKVCache(30, 3, 2, 20)
+    (parent,) = pool.allocate(1)
+    k, v = torch.randn(1, 2, 13, 20), torch.randn(1, 2, 13, 20)
+    pool.select([parent]).append(k, v)
+    child = pool.fork(parent)
+    cache = KVCache(1, 2, 64, 20)
+    cache.append(k, v)
+    qkv, lengths = torch.randn(1, 8 * 20), torch.tensor([7])
+    got, want = (masked_multihead_attention(qkv, each, lengths=lengths) for each in (pool.select([child]), cache))
+    assert torch.equal(got, want)
+    assert torch.equal(pool.select([child]).to_dense()[0], cache.to_dense()[0])
+    assert torch.equal(pool.select([parent]).to_dense()[0], k)
+    assert len(pool.block_table(child)) == 3
+    assert pool.free_blocks == 30 - 5 - 1
+
+
+def test_steps_of_a_beam_search() -> None:
+    """Rows that go on from other rows, shared and not copied, and that are written over now and then."""
+    heads, kv_heads, dim, batch = 6, 2, 20, 3
+    for stored in (torch.float32, torch.int8):
+        cache = KVCache(batch, kv_heads, 64, dim, dtype=stored)
+        model = ListModel.empty(batch, kv_heads, dim, stored=stored)
+        step = Step(rotation=Rotation(dim), stored=stored)
+        for n in range(25):
+            index = torch.randint(0, batch, (batch,))
+            cache.branch(index)
+            model.reorder(index.tolist())
+            lengths = torch.tensor([max(m - n % 3, 0) for m in model.lengths])
+            qkv = torch.randn(batch, (heads + 2 * kv_heads) * dim)
+            arguments = {"rotary": Rotary(dim), "lengths": lengths}
+            check_step(Twins(qkv, cache, arguments, model, replace(step, lengths=lengths)))
+            holds(cache, model)
+
+
+@pytest.mark.parametrize("position", [10**4, 10**6, 10**8])
+def test_far_positions_turn_as_exactly_as_near_ones(position: int) -> None:
+    qkv, cache = torch.randn(1, 3 * 64), KVCache(1, 1, 4, 64)
+    masked_multihead_attention(qkv, cache, rotary=Rotary(64), positions=torch.tensor([position]))
+    want = reference.rotate(qkv[0, 64:128], torch.tensor(position), Rotation(64))
+    torch.testing.assert_close(cache.to_dense()[0].flatten().double(), want, rtol=0.0, atol=1e-6)
+
+
+def test_qkv_in_any_layout() -> None:
+    qkv = torch.randn(2, 48)
+    want = masked_multihead_attention(qkv, KVCache(2, 2, 4, 8))
+    for view in (qkv.t().contiguous().t(), torch._neg_view(-qkv), torch.stack([qkv, qkv], -1)[..., 0]):
+        assert torch.equal(masked_multihead_attention(view, KVCache(2, 2, 4, 8)), want)
 
 
 def test_without_rotation_and_bias_it_is_append_and_attention() -> None:
