@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmha.models.causal_lm.generation import Completion, Limits, Piece
 
 EXAMPLES = examples(
-    'mmha generate "ROMEO:"',
+    'mmha generate "ROMEO."',
     'mmha generate "To be" --temperature 0 --max-new-tokens 40',
     'mmha generate "HAMLET." "OPHELIA." --seed 7 --stop "\\n\\n" --json',
     'mmha generate "Once" --max-new-tokens 2000 --window 128 --sinks 4',
@@ -120,7 +120,7 @@ def _texts(prompts: Sequence[str], file: Path | None) -> list[str]:
         found.append(text.read(file).removesuffix("\n"))
     if not found:
         if sys.stdin.isatty():
-            raise ValueError('prompt: expected a text, a file or standard input, got none: try mmha generate "ROMEO:"')
+            raise ValueError('prompt: expected a text, a file or standard input, got none: try mmha generate "ROMEO."')
         found.append(text.decode(sys.stdin.buffer.read(), "standard input").removesuffix("\n"))
     return found
 
