@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mmha
 from cache_model import ListModel, near
 from mmha import KVCache, PagedKVCache, Rotary, masked_multihead_attention, reference
-from mmha.masks import Causal
+from mmha.masks import Causal, Full
 from mmha.reference import Rotation, Rule, Step
 from step_zoo import FACTORS, PLAIN, Case, Twins, check_step, make, pairwise
 
@@ -159,6 +159,34 @@ def test_without_rotation_and_bias_it_is_append_and_attention() -> None:
         apart.append(k.view(3, kv_heads, 1, dim), v.view(3, kv_heads, 1, dim))
         want = mmha.attention(q.view(3, heads, 1, dim), apart, mask=Causal())
         assert torch.equal(masked_multihead_attention(qkv, fused), want.view(3, heads * dim))
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("given", [torch.float32, torch.float16], ids=str)
+def test_every_way_to_ask_for_the_same_has_the_same_bits(given: torch.dtype, stored: torch.dtype, isa: str) -> None:
+    """What is said without need may send the step on another way through the program, but not to other bits."""
+    heads, kv_heads, dim = 6, 2, 24
+    k, qkv = torch.randn(3, kv_heads, 301, dim), torch.randn(3, (heads + 2 * kv_heads) * dim).to(given)
+    lengths = torch.tensor([301, 17, 0])
+    said: list[dict[str, Any]] = [
+        {},
+        {"lengths": lengths},
+        {"positions": lengths},
+        {"mask": Causal()},
+        {"mask": Full(), "scale": dim**-0.5},
+        {"src_mask": torch.zeros(302)},
+        {"beam": torch.arange(3)[:, None].expand(3, 320)},
+        {"bias": torch.zeros(qkv.shape[1]), "out_shift": torch.zeros(heads * dim)},
+        {"sinks": torch.full((heads,), -math.inf)},
+    ]
+    for turn in (None, Rotary(12)):
+        results = []
+        for more in said if turn else [asked for asked in said if "positions" not in asked]:
+            cache = KVCache(3, kv_heads, 320, dim, dtype=stored)
+            cache.append(k, k, lengths)
+            results.append(masked_multihead_attention(qkv, cache, rotary=turn, **more))
+            assert cache.lengths.tolist() == [302, 18, 1]
+        assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_the_first_token_is_its_own_value_to_the_bit() -> None:
