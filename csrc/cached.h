@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kGroupVectors = (int)kGroup / kLanes;
 // Accumulators of few rows: enough chains to hide an FMA's latency.
-constexpr int kGroupTiles = kLanes == 16 ? 16 : 8;
+constexpr int kGroupTiles = kLanes == 16 ? 24 : 12;
 
 // Scores of R rows with N whole groups: out[r][16 n ..] = sum_d q[r][d] * keys[n][d][..].
 template <int R, int N, class C>
@@ -63,8 +63,10 @@ template <class C>
 MMHA_APART void few_group_scores(const C* keys, int64_t count, const ForwardState& st, float* out) {
   constexpr int kRows = kKeyRows < 6 ? kKeyRows : 6;
   const int64_t dim = st.q.width;
-  for (int r = 0; r < st.few.rows; r += kRows)
-    with_rows<kRows>(st.few.rows - r < kRows ? st.few.rows - r : kRows, [&](auto tag) {
+  // Four rows alone keep too few chains going; twice two rows do, unless each pass must widen the keys anew.
+  const int step = st.few.rows == 4 && kIsFloat<C> ? 2 : kRows;
+  for (int r = 0; r < st.few.rows; r += step)
+    with_rows<kRows>(st.few.rows - r < step ? st.few.rows - r : step, [&](auto tag) {
       group_scores<decltype(tag)::count>(st.packed + r * dim, dim, keys, count, out + r * kFewStride);
     });
 }

@@ -19,18 +19,31 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
       const float* at = c + r * c_stride + v * kLanes;
       acc[r][v] = Part && v == NV - 1 ? load_part(at, part) : load(at);
     }
+  const auto row = [&](int64_t x, int v) {
+    const E* at = b + x * b_stride + v * kLanes;
+    return Part && v == NV - 1 ? load_part(at, part) : load(at);
+  };
   for (int64_t x = 0; x < count; x++) {
-    Vec y[NV];
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) {
-      const E* at = b + x * b_stride + v * kLanes;
-      y[v] = Part && v == NV - 1 ? load_part(at, part) : load(at);
-    }
+    if constexpr (R < NV) {  // whichever are fewer wait in registers
+      Vec w[R];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const Vec w = set1(a[r * a_row + x * a_sum]);
+      for (int r = 0; r < R; r++) w[r] = set1(a[r * a_row + x * a_sum]);
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; v++) acc[r][v] = fma(w, y[v], acc[r][v]);
+      for (int v = 0; v < NV; v++) {
+        const Vec y = row(x, v);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) acc[r][v] = fma(w[r], y, acc[r][v]);
+      }
+    } else {
+      Vec y[NV];
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; v++) y[v] = row(x, v);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const Vec w = set1(a[r * a_row + x * a_sum]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; v++) acc[r][v] = fma(w, y[v], acc[r][v]);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -56,7 +69,7 @@ using Product = ProductOf<float>;
 
 template <int NV, bool Part, class E>
 static inline void outer_columns(const ProductOf<E>& m, int64_t column, int part) {
-  constexpr int kRows = NV > kGemmVectors ? (NV == 8 ? 1 : 3) : kGemmRows;
+  constexpr int kRows = NV > kGemmVectors ? (NV == 8 ? 1 : NV == 6 ? 2 : 3) : kGemmRows;
   for (int64_t r = 0; r < m.rows; r += kRows) {
     const int n = (int)(m.rows - r < kRows ? m.rows - r : kRows);
     with_rows<kRows>(n, [&](auto rows) {
@@ -72,6 +85,8 @@ MMHA_APART void outer(const ProductOf<E>& m) {
   int64_t column = 0;
   if (m.rows == 1)  // too few rows to hide an FMA's latency behind each other
     for (; column + 8 * kLanes <= m.width; column += 8 * kLanes) outer_columns<8, false>(m, column, 0);
+  else if (m.rows == 2 || (m.rows == 4 && kIsFloat<E>))
+    for (; column + 6 * kLanes <= m.width; column += 6 * kLanes) outer_columns<6, false>(m, column, 0);
   else if (m.rows <= 3)
     for (; column + 4 * kLanes <= m.width; column += 4 * kLanes) outer_columns<4, false>(m, column, 0);
   for (; column + kGemmVectors * kLanes <= m.width; column += kGemmVectors * kLanes)

@@ -147,3 +147,25 @@ def test_many_threads_fill_caches_of_their_own() -> None:
     together = dict(got)
     for n in range(4):
         assert torch.equal(together[n], fill(n))
+
+
+def test_a_compiled_loop_runs_the_same() -> None:
+    """torch.compile ends its graph at a cache, which changes in place, and goes on after it."""
+
+    def chunk(cache: mmha.KVCache, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache.append(k, v)
+        return mmha.attention(q * 2.0, cache, mask=Causal()) + 1.0
+
+    def step(cache: mmha.KVCache, qkv: Tensor) -> Tensor:
+        return mmha.masked_multihead_attention(qkv * 2.0, cache, rotary=mmha.Rotary(6)) + 1.0
+
+    q, k, v = torch.randn(2, 6, 3, 7), torch.randn(2, 3, 3, 7), torch.randn(2, 3, 3, 7)
+    token = torch.randn(2, 12 * 7)
+    caches = [mmha.KVCache(2, 3, 17, 7) for _ in range(2)]
+    eager = chunk(caches[0], q, k, v), step(caches[0], token)
+    compiled = (
+        torch.compile(chunk, backend="eager")(caches[1], q, k, v),
+        torch.compile(step, backend="eager")(caches[1], token),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
+    assert torch.equal(caches[0].lengths, caches[1].lengths)

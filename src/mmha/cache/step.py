@@ -19,8 +19,10 @@ from mmha.ops import cached
 from mmha.ops.caches import Cache
 from mmha.ops.call import Call
 from mmha.ops.extras import make_extras
+from mmha.ops.watch import outside_graphs
 
 
+@outside_graphs
 def masked_multihead_attention(
     qkv: Tensor,
     cache: Cache,

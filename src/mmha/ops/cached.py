@@ -16,6 +16,7 @@ from mmha.ops.caches import Cache, plain
 from mmha.ops.call import FLOAT, FULL, Call
 from mmha.ops.extras import make_extras
 from mmha.ops.plans import PLAIN
+from mmha.ops.watch import outside_graphs
 
 check_device = arguments.check_storage
 
@@ -95,6 +96,7 @@ def prepare(sizes: arguments.Sizes, mask: Any, tensor: Any, bias: Any, scale: An
     return Query(seen if mask is None else mask & seen, call)
 
 
+@outside_graphs
 def attention(
     q: Any, cache: Cache, mask: Any, bias: Any, scale: Any, softcap: Any, sinks: Any, q_start: Any, want_lse: bool
 ) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmha import _kernels, checks
 from mmha.ops.arguments import INTEGERS, check_storage
+from mmha.ops.watch import outside_graphs
 
 #: What a cache may store, and how the kernels call it.
 CACHE_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
@@ -84,6 +85,7 @@ class Cache:
         """Memory of the keys and values, in bytes."""
         return self._memory.nbytes
 
+    @outside_graphs
     def append(self, k: Tensor, v: Tensor, counts: Tensor | None = None) -> None:
         """Append tokens to every row: any number of them, and of each row only the first `counts` where given.
 

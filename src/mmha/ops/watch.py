@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad, profiler
@@ -44,3 +48,18 @@ def is_transformed() -> bool:
 def is_forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def outside_graphs(function: Function) -> Function:
+    """The function, before which torch.compile ends its graph: what changes a cache in place runs as it is."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return function(*args, **kwargs)
+
+    return cast(Function, call)
