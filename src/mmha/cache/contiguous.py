@@ -150,15 +150,21 @@ class KVCache(Cache):
             table.copy_(read)
 
     def _gather(self) -> None:
-        """Copy what each row reads to its own place."""
+        """Copy what each row reads to its own place: as many groups of slots as are in use."""
         assert self._beam is not None
+        used = min(self._native.longest(), self.max_len)
+        groups = -(-used // GROUP)
+        rows = torch.zeros(self.batch, groups * GROUP, dtype=torch.int64, device="cpu")
+        rows[:, :used] = self._beam[:, :used]
         memory = self._memory
-        lanes = torch.zeros(self.batch, memory.groups * GROUP, dtype=torch.int64, device="cpu")
-        lanes[:, : self.max_len] = self._beam
-        index = lanes.view(self.batch, 1, memory.groups, 1, GROUP)
-        memory.keys.copy_(memory.keys.gather(0, index.expand_as(memory.keys)))
-        memory.values.copy_(memory.values.gather(0, lanes[:, None, : self.max_len, None].expand_as(memory.values)))
+        _gather_rows(memory.keys[:, :, :groups], rows.view(self.batch, 1, groups, 1, GROUP))
+        _gather_rows(memory.values[:, :, :used], rows[:, None, :used, None])
         if self.dtype == torch.int8:
             for scales in memory.scales:
-                scales.copy_(scales.gather(0, lanes[:, None].expand_as(scales)))
+                _gather_rows(scales[:, :, : groups * GROUP], rows[:, None])
         self._point(None)
+
+
+def _gather_rows(x: Tensor, rows: Tensor) -> None:
+    """x[b, ...] becomes x[rows[b, ...], ...], in place; rows broadcasts to x."""
+    x.copy_(x.gather(0, rows.expand_as(x)))
