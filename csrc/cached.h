@@ -198,21 +198,14 @@ static inline CachedRows<C> cached_rows(const ForwardArgs& a, const Place& where
 
 template <class C>
 static void cached_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, float* scratch) {
-  ForwardState st;
-  const Place where = place_of(a, b, h, block);
-  start_block<float>(a, where, scratch, st);
-  attend_range(a, where, cached_rows<C>(a, where), 0, a.size.k_len, st);
-  finish_block<float>(a, where, st);
+  attend_block<float>(a, place_of(a, b, h, block), scratch, [&](const Place& at) { return cached_rows<C>(a, at); });
 }
 
 template <class C>
 static void cached_chunk(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part,
                          float* scratch) {
-  ForwardState st;
-  const Place where = place_of(a, b, h, block);
-  start_block<float>(a, where, scratch, st);
-  st.chunk.place(part);
-  attend_range(a, where, cached_rows<C>(a, where), chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
+  attend_chunk<float>(a, place_of(a, b, h, block), chunk, part, scratch,
+                      [&](const Place& at) { return cached_rows<C>(a, at); });
 }
 
 // x as C, every `step`-th number of `to`.

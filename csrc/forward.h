@@ -185,23 +185,33 @@ static inline PlainRows<E> rows_of(const ForwardArgs& a, const Place& where) {
   return {at<const E>(a.k, where.b, kv), at<const E>(a.v, where.b, kv), a.k.stride_t, a.v.stride_t, a.size.value_dim};
 }
 
+// All keys of a block, or those of one chunk, whose result goes to `part`; source_of(where) says where they come from.
+template <class E, class F>
+static inline void attend_block(const ForwardArgs& a, const Place& where, float* scratch, F source_of) {
+  ForwardState st;
+  start_block<E>(a, where, scratch, st);
+  attend_range(a, where, source_of(where), 0, a.size.k_len, st);
+  finish_block<E>(a, where, st);
+}
+template <class E, class F>
+static inline void attend_chunk(const ForwardArgs& a, const Place& where, int64_t chunk, float* part, float* scratch,
+                                F source_of) {
+  ForwardState st;
+  start_block<E>(a, where, scratch, st);
+  st.chunk.place(part);
+  attend_range(a, where, source_of(where), chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
+}
+
 template <class E>
 static void forward_block(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, float* scratch) {
-  ForwardState st;
-  const Place where = place_of(a, b, h, block);
-  start_block<E>(a, where, scratch, st);
-  attend_range(a, where, rows_of<E>(a, where), 0, a.size.k_len, st);
-  finish_block<E>(a, where, st);
+  attend_block<E>(a, place_of(a, b, h, block), scratch, [&](const Place& at) { return rows_of<E>(a, at); });
 }
 
 template <class E>
 static void forward_chunk(const ForwardArgs& a, int64_t b, int64_t h, int64_t block, int64_t chunk, float* part,
                           float* scratch) {
-  ForwardState st;
-  const Place where = place_of(a, b, h, block);
-  start_block<E>(a, where, scratch, st);
-  st.chunk.place(part);
-  attend_range(a, where, rows_of<E>(a, where), chunk * kChunkKeys, (chunk + 1) * kChunkKeys, st);
+  attend_chunk<E>(a, place_of(a, b, h, block), chunk, part, scratch,
+                  [&](const Place& at) { return rows_of<E>(a, at); });
 }
 
 template <class E>
