@@ -27,9 +27,10 @@ struct Formula {
   Problem& p;
   const Sizes& s;
   const Extras e;
+  const bool gradients;
   Doubles score, slope, weight, used, dp;  // one row: scores, derivative of the cap, weights, after dropout
 
-  explicit Formula(Problem& problem)
+  explicit Formula(Problem& problem, bool with_gradients = true)
       : out(problem.out.value.size()),
         lse(problem.lse.size(), -INFINITY),
         dq(problem.q.value.size()),
@@ -43,7 +44,8 @@ struct Formula {
         dqueries(problem.queries.value.size()),
         p(problem),
         s(problem.c.s),
-        e(problem.view() ? *problem.view() : Extras{}) {
+        e(problem.view() ? *problem.view() : Extras{}),
+        gradients(with_gradients) {
     for (Doubles* x : {&score, &slope, &weight, &used, &dp}) x->resize(s.k_len);
     for (int64_t b = 0; b < s.batch; b++)
       for (int64_t h = 0; h < s.heads; h++)
@@ -58,7 +60,8 @@ struct Formula {
     return ((b * s.heads + h) * s.q_len + i) * s.k_len + j;
   }
   bool visible(int64_t b, int64_t h, int64_t i, int64_t j) const {
-    return p.dense[i * s.k_len + j] && !(e.additive_count && p.full.value[pair(b, h, i, j)] == -INFINITY);
+    const int64_t all = s.q_len * s.k_len, row = (int64_t)p.dense.size() > all ? b : 0;
+    return p.dense[row * all + i * s.k_len + j] && !(e.additive_count && p.full.value[pair(b, h, i, j)] == -INFINITY);
   }
 
   void scores(int64_t b, int64_t h, int64_t i, const float* q, const float* k) {
@@ -96,14 +99,15 @@ struct Formula {
       const double keep = !e.threshold ? 1 : is_dropped(e, b, h, i, j) ? 0 : e.keep_scale;
       weight[j] = std::exp(score[j] - lse[at]);
       used[j] = weight[j] * keep;
+      for (int64_t d = 0; d < V; d++) out[at * V + d] += used[j] * v[j * V + d];
       dp[j] = 0;
-      for (int64_t d = 0; d < V; d++) {
-        out[at * V + d] += used[j] * v[j * V + d];
+      for (int64_t d = 0; gradients && d < V; d++) {
         dp[j] += keep * go[d] * v[j * V + d];
         dv[(kv * s.k_len + j) * V + d] += used[j] * go[d];
       }
       delta += weight[j] * dp[j];
     }
+    if (!gradients) return;
     if (e.sinks) dsinks[h] -= std::exp(e.sinks[h] - lse[at]) * delta;
     for (int64_t j = 0; j < s.k_len; j++) {
       if (!visible(b, h, i, j)) continue;

@@ -43,7 +43,7 @@ struct Buffer {
       const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
       const int top = dtype == DType::kBfloat16 ? 0x7f80 : 0x7c00;
       if (std::isnan(x)) {
-        half[i] = (uint16_t)(top | 0x40 | 0x200);
+        half[i] = (uint16_t)(top | 1 << (digits - 2));
         continue;
       }
       if (std::isinf(x)) {
@@ -81,7 +81,7 @@ struct Problem {
   float scale;
   Buffer q, k, v, go, out, residual, dq, dk, dv;
   std::vector<float> lse, delta, dtable, dslopes, dsinks, dfull, dkeys, dqueries;
-  std::vector<uint8_t> dense;  // (Tq, Tk), the same for all heads
+  std::vector<uint8_t> dense;  // (Tq, Tk) or (B, Tq, Tk), the same for all heads
   std::vector<float> slopes, table, sinks;
   std::vector<int64_t> start;
   Buffer full, keys, queries;  // additives (B, H, Tq, Tk), (B, 1, 1, Tk), (1, H, Tq, 1)

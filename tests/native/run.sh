@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=build/native
 mkdir -p "$out"
-core="csrc/dispatch.cpp csrc/driver.cpp csrc/parallel.cpp csrc/plan.cpp csrc/spans.cpp csrc/step.cpp"
+core="dispatch driver parallel plan spans step"
 cxx=${CXX:-g++}
 avx2="-mavx2 -mfma -mf16c"
 avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
@@ -23,7 +23,7 @@ flags_for() {
   echo "$flags"
 }
 
-# build COMPILER NAME FLAGS TARGETS...: one object per target ("scalar", "avx2:-mavx2 ..."), then the test.
+# build COMPILER NAME FLAGS TARGETS...: one object per target ("scalar", "avx2:-mavx2 ..."), then the tests.
 build() {
   local compiler=$1 name=$2 flags=$3 objects=() jobs=() target
   shift 3
@@ -36,10 +36,15 @@ build() {
     objects+=("$out/$name-$isa.o")
   done
   for job in "${jobs[@]}"; do wait "$job"; done
-  $compiler -std=c++20 -Wall -Wextra $flags -Icsrc $core tests/native/test_kernels.cpp "${objects[@]}" -pthread -ldl \
-    -o "$out/$name"
-  $compiler -std=c++20 -Wall -Wextra $flags -Icsrc csrc/parallel.cpp tests/native/test_parallel.cpp -pthread -ldl \
-    -o "$out/$name-parallel"
+  local source warned="-std=c++20 -Wall -Wextra $flags -Icsrc"
+  for source in $core; do
+    $compiler $warned -c "csrc/$source.cpp" -o "$out/$name-$source.o"
+    objects+=("$out/$name-$source.o")
+  done
+  $compiler $warned tests/native/test_kernels.cpp "${objects[@]}" -pthread -ldl -o "$out/$name"
+  $compiler $warned tests/native/test_cache.cpp "${objects[@]}" -pthread -ldl -o "$out/$name-cache"
+  $compiler $warned tests/native/test_step.cpp "$out/$name-"{step,plan,spans}.o -o "$out/$name-steps"
+  $compiler $warned tests/native/test_parallel.cpp "$out/$name-parallel.o" -pthread -ldl -o "$out/$name-parallel"
 }
 
 need() {
@@ -55,6 +60,8 @@ case $1 in
     mapfile -t targets < <(native_targets)
     build "$cxx" plain "-O2" "${targets[@]}"
     "$out/plain"
+    "$out/plain-cache"
+    "$out/plain-steps"
     "$out/plain-parallel"
     "$out/plain-parallel" libgomp
     ;;
@@ -62,6 +69,8 @@ case $1 in
     mapfile -t targets < <(native_targets)
     build "$cxx" sanitized "-O2 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all" "${targets[@]}"
     "$out/sanitized" brief
+    "$out/sanitized-cache" brief
+    "$out/sanitized-steps"
     "$out/sanitized-parallel"
     "$out/sanitized-parallel" libgomp
     ;;
@@ -69,16 +78,22 @@ case $1 in
     mapfile -t targets < <(native_targets)
     build "$cxx" thread "-O2 -g1 -fsanitize=thread" "${targets[@]}"
     "$out/thread" brief
+    "$out/thread-cache" brief
+    "$out/thread-steps"
     "$out/thread-parallel"
     ;;
   emulated)
     if [[ $(uname -m) == x86_64 ]]; then
       build "$cxx" emulated "-O1 -mfma -DMMHA_EMULATE_AVX512" avx512bf16: avx512: scalar "avx2:$avx2"
       "$out/emulated"
+      "$out/emulated-cache" brief
+      "$out/emulated-steps"
       need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
       need qemu-aarch64 qemu-user
       build aarch64-linux-gnu-g++ neon "-O2 -static" scalar neon
       qemu-aarch64 "$out/neon" brief
+      qemu-aarch64 "$out/neon-cache" brief
+      qemu-aarch64 "$out/neon-steps"
       qemu-aarch64 "$out/neon-parallel"
     fi
     ;;

@@ -5,6 +5,7 @@
 #include <string>
 #include <tuple>
 
+#include "check.h"
 #include "dispatch.h"
 #include "driver.h"
 #include "formula.h"
@@ -13,35 +14,6 @@ using namespace mmha;
 
 namespace {
 
-int failures = 0;
-
-// Relative to the norm of what is expected (a row with one key has gradients that cancel to 0), plus `floor` a number;
-// infinities must agree.
-void compare(const std::string& what, const std::vector<float>& got, const Doubles& want, double limit, double floor) {
-  double error = 0, norm = 0;
-  bool same = true;
-  for (size_t i = 0; i < got.size(); i++) {
-    if (std::isinf(want[i]) || !std::isfinite(got[i])) {
-      same &= (double)got[i] == want[i];
-      continue;
-    }
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    norm += want[i] * want[i];
-  }
-  if (same && std::sqrt(error) <= limit * std::sqrt(norm) + floor) return;
-  std::printf("FAILED %s: error %.2e of %.2e%s\n", what.c_str(), std::sqrt(error), std::sqrt(norm),
-              same ? "" : ", not finite where it should be");
-  failures++;
-}
-
-void same_bits(const std::string& what, const void* a, const void* b, size_t bytes) {
-  if (std::memcmp(a, b, bytes) == 0) return;
-  std::printf("FAILED %s: bits differ\n", what.c_str());
-  failures++;
-}
-void same_bits(const std::string& what, const std::vector<float>& a, const std::vector<float>& b) {
-  same_bits(what, a.data(), b.data(), a.size() * sizeof(float));
-}
 void same_bits(const std::string& what, Buffer& a, Buffer& b) {
   if (a.dtype == DType::kFloat32) same_bits(what, a.value, b.value);
   else same_bits(what, a.half.data(), b.half.data(), a.half.size() * 2);
