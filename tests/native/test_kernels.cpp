@@ -14,6 +14,7 @@ using namespace mmha;
 
 namespace {
 
+using mmha::same_bits;
 void same_bits(const std::string& what, Buffer& a, Buffer& b) {
   if (a.dtype == DType::kFloat32) same_bits(what, a.value, b.value);
   else same_bits(what, a.half.data(), b.half.data(), a.half.size() * 2);
@@ -27,7 +28,7 @@ void compute(Problem& p, const Plan& plan, int threads) {
   const Tensor v = tensor(p.v, s.kv_heads, s.k_len, s.value_dim), go = tensor(p.go, s.heads, s.q_len, s.value_dim);
   const Tensor out = tensor(p.out, s.heads, s.q_len, s.value_dim);
   void* residual = dtype == DType::kFloat32 ? nullptr : p.residual.data();
-  forward({s, {}, q, k, v, out, residual, p.lse.data(), p.scale, extras, 1}, plan, dtype, threads);
+  forward({s, {}, q, k, v, out, residual, p.lse.data(), p.scale, extras, 1, nullptr}, plan, dtype, threads);
   row_dot({s.batch, s.heads, s.q_len, s.value_dim, out, go, residual, p.delta.data()}, dtype, threads);
   const BackwardArgs args{s,
                           {},
