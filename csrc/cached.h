@@ -18,7 +18,8 @@ constexpr int kGroupVectors = (int)kGroup / kLanes;
 // Accumulators of few rows: enough chains to hide an FMA's latency.
 constexpr int kGroupTiles = kLanes == 16 ? 24 : 12;
 
-// Scores of R rows with N whole groups: out[r][16 n ..] = sum_d q[r][d] * keys[n][d][..].
+// Scores of R rows with N whole groups: out[r][16 n ..] = sum_d q[r][d] * keys[n][d][..]. Narrow keys are asked for two
+// turns ahead: they come slowly enough, for all the arithmetic between them, that hardware does not look so far.
 template <int R, int N, class C>
 MMHA_INLINE void group_tile(const float* q, int64_t dim, const C* keys, float* out) {
   Vec acc[R][N][kGroupVectors];
@@ -36,6 +37,7 @@ MMHA_INLINE void group_tile(const float* q, int64_t dim, const C* keys, float* o
     for (int n = 0; n < N; n++)
 #pragma GCC unroll 4
       for (int x = 0; x < kGroupVectors; x++) {
+        if (!kIsFloat<C> && x == 0) __builtin_prefetch(keys + ((n + 2 * N) * dim + d) * kGroup);
         const Vec k = load(keys + (n * dim + d) * kGroup + x * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) acc[r][n][x] = fma(y[r], k, acc[r][n][x]);

@@ -24,7 +24,8 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
     return Part && v == NV - 1 ? load_part(at, part) : load(at);
   };
   for (int64_t x = 0; x < count; x++) {
-    if constexpr (R < NV) {  // whichever are fewer wait in registers
+    if (!kIsFloat<E>) __builtin_prefetch(b + (x + 32) * b_stride);  // as in cached.h
+    if constexpr (R < NV) {                                         // whichever are fewer wait in registers
       Vec w[R];
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) w[r] = set1(a[r * a_row + x * a_sum]);

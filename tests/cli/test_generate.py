@@ -77,7 +77,8 @@ def test_a_prompt_and_its_continuation(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_without_a_seed_each_text_is_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len({run(capsys, folder, "a", "--max-new-tokens", "17") for _ in range(3)}) == 3
+    said = [json.loads(run(capsys, folder, "a", "--max-new-tokens", "3", "--json")) for _ in range(3)]
+    assert len({one["settings"]["seed"] for one in said}) == 3
 
 
 def test_several_prompts_are_printed_in_order(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
