@@ -84,7 +84,8 @@ def tokens(run: Mapping[str, Any]) -> list[str]:
 
 def tokens_row(row: Mapping[str, Any]) -> str:
     """One size."""
-    cells = [f"{side_of(row, side)['tokens_per_second']:.3g}" for side in GENERATION]
+    speeds = [side_of(row, side)["tokens_per_second"] for side in GENERATION]
+    cells = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" for speed in speeds]
     return f"| {MODELS[row['model']]} | {row['batch']} | {row['context']} | " + " | ".join(cells) + " |"
 
 

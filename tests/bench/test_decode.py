@@ -51,11 +51,12 @@ def test_bytes_are_those_of_keys_values_and_scales(dtype: DType, bytes_a_head: i
     assert decode.read_bytes(case("token", SHARED, dtype)) == 2 * 3 * 2 * 263 * bytes_a_head
 
 
-def test_a_step_writes_the_same_place_again_and_again() -> None:
+def test_a_first_step_is_torchs_and_may_be_repeated() -> None:
     contest = decode.step(case("step", SHARED))
-    for side in (contest.ours, contest.theirs):
-        first, again = side.work("forward")(), side.work("forward")()
-        assert torch.equal(first[0], again[0])
+    ours, theirs = contest.ours.work("forward"), contest.theirs.work("forward")
+    torch.testing.assert_close(ours()[0], theirs()[0])
+    for _ in range(SHARED.k_len):
+        assert ours()[0].isfinite().all()
 
 
 def test_folded_heads_are_those_of_enable_gqa() -> None:
