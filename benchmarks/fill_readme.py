@@ -66,7 +66,7 @@ def section(run: Mapping[str, Any]) -> str:
         f"{limits['threads']} threads (the last row: 1), {machine['kernels']['isa']} kernels, "
         f"torch {machine['torch']['version']}. Both sides run in turns within one run; medians. GFLOP/s counts visible "
         f"pairs; *limit* is its share of the {limits['fma_gflops']:.0f} GFLOP/s of float32 multiply-adds that the "
-        f"machine reached in the best probe of the run. {len(SHOWN)} of the {len(rows)} rows of `mmha bench`:",
+        f"machine reached in the best probe of the run. {len(SHOWN)} of the {len(rows)} rows of that run:",
         "",
         "| work | dtype | B × H | L | torch ms | mmha ms | × torch | GFLOP/s | limit |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",

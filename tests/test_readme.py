@@ -51,7 +51,7 @@ def test_the_table_of_the_readme_is_written_from_a_run(script: dict[str, Any]) -
     rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
     run = record(Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0}), rows)
     sentence, _, *table = script["section"](run).splitlines()
-    assert sentence.endswith(f" of the {len(CASES)} rows of `mmha bench`:")
+    assert sentence.endswith(f" of the {len(CASES)} rows of that run:")
     assert len({line.count("|") for line in table}) == 1
     # 4 x 64 operations a pair, 10**8 pairs, 0.0264 ms.
     figures = "| 1471 | 0.0264 | 55708.33 | 969697 | 484848% |"

@@ -280,3 +280,18 @@ def test_attention_over_int8_is_within_its_tolerance_of_the_numbers_given() -> N
         model.append(k, v)
         q = torch.randn(2, 8, 3, dim)
         near(mmha.attention(q, cache, mask=Causal()), expected(q, model, Causal())[0], torch.int8)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_step_that_cuts_a_row_beside_one_that_cannot_loses_nothing(window: int | None) -> None:
+    """Row 0 would be cut; row 1 is full, or has lost what a cut would show again: neither changes."""
+    cache = mmha.KVCache(2, 2, 7, 3, window=window)
+    k, v = torch.randn(2, 2, 7, 3), torch.randn(2, 2, 7, 3)
+    cache.append(k, v)
+    if window is not None:
+        cache.append(k, v, torch.tensor([0, 6]))
+    held, lengths = cache.to_dense(), cache.lengths
+    with pytest.raises(ValueError, match="row 1"):
+        mmha.masked_multihead_attention(torch.randn(2, 24), cache, lengths=torch.tensor([5, 7]))
+    assert torch.equal(cache.lengths, lengths)
+    assert all(torch.equal(a, b) for a, b in zip(cache.to_dense(), held, strict=True))

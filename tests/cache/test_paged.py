@@ -248,3 +248,17 @@ def test_an_empty_selection_and_no_new_sequences() -> None:
     out = mmha.attention(torch.randn(3, H, 1, D), pool.select(ids))
     assert out.shape == (3, H, 1, DV)
     assert not out.any()
+
+
+def test_a_step_that_cuts_a_row_and_finds_no_block_loses_nothing() -> None:
+    pool = pool_of(4)
+    first = pool.allocate(1)[0]
+    pool.select([first]).append(*tokens(1, 12))
+    rows = pool.select([first, pool.fork(first)])  # every block is shared and none is free
+    held, lengths = rows.to_dense(), rows.lengths
+    qkv = torch.randn(2, (H + HK) * D + HK * DV)
+    with pytest.raises(ValueError, match="free blocks"):
+        mmha.masked_multihead_attention(qkv, rows, lengths=torch.tensor([4, 12]))
+    assert torch.equal(rows.lengths, lengths)
+    assert all(torch.equal(a, b) for a, b in zip(rows.to_dense(), held, strict=True))
+    assert pool.free_blocks == 0

@@ -74,15 +74,20 @@ class KVCache(Cache):
         nothing changes.
         """
         wanted = self._shorter(lengths)
-        if self.window is not None:
-            lost = (wanted < self._lengths) & (wanted > 0)
-            lost &= (wanted - self.window + 1 < self._kept) & (self._kept > self.sinks)
-            if bool(lost.any()):
-                b = int(lost.nonzero()[0])
-                expected = f"at least {int(self._kept[b]) + self.window - 1} in row {b}: older tokens were overwritten"
-                raise checks.value_error("lengths", expected, str(int(wanted[b])))
-            self._kept[wanted == 0] = 0
+        self._check_kept(wanted)
+        self._kept[wanted == 0] = 0
         self._lengths.copy_(wanted)
+
+    def _check_kept(self, wanted: Tensor) -> None:
+        """Raise ValueError when rows cut to these lengths would need what their ring has overwritten."""
+        if self.window is None:
+            return
+        lost = (wanted < self._lengths) & (wanted > 0)
+        lost &= (wanted - self.window + 1 < self._kept) & (self._kept > self.sinks)
+        if bool(lost.any()):
+            b = int(lost.nonzero()[0])
+            expected = f"at least {int(self._kept[b]) + self.window - 1} in row {b}: older tokens were overwritten"
+            raise checks.value_error("lengths", expected, str(int(wanted[b])))
 
     def reset(self, rows: Any = None) -> None:
         """Empty all rows, or those given: an int or integers."""
@@ -129,6 +134,9 @@ class KVCache(Cache):
             b = int(stop.argmax())
             got = f"{int(stop[b] - first[b])} more in row {b}, which has {int(first[b])}"
             raise checks.value_error("k", f"tokens that fit into max_len = {most}", got)
+        if self._ring:
+            self._check_kept(first)
+            self._kept[first == 0] = 0
         if self._beam is not None:
             self._own(self._beam, first, stop)
 

@@ -247,5 +247,5 @@ class PagedRows(Cache):
             raise checks.value_error("k", f"at most {MAX_LENGTH} tokens in a row", str(max(ends)))
         self.pool._make_writable(list(zip(rows, starts, ends, strict=True)))
         for row, end in zip(rows, ends, strict=True):
-            row.length = end
+            self.pool._assign(row, row.blocks[: -(-end // self.pool.block_size)], end)
         self._refresh()

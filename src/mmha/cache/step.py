@@ -137,10 +137,6 @@ class _Step(NamedTuple):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, query: tuple[cached.Seen, Call], table: Tensor | None) -> Tensor:
         """The output (B, H, 1, Dv) of the tokens, which are appended first."""
         cache = self.cache
-        if bool((self.stop < cache._lengths).any()):
-            if cache.dtype == torch.int8:
-                cache._check_finite(k, v, self.counts)
-            cache.truncate(self.first)
         cache._write(k, v, self.counts, self.first)
         if table is None:
             return cached.attend(q, cache, *query, self.first.tolist(), False)[0]

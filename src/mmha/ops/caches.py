@@ -109,7 +109,10 @@ class Cache:
         self._write(plain(k), plain(v), taken, self.lengths)
 
     def _write(self, k: Tensor, v: Tensor, counts: Tensor, first: Tensor) -> None:
-        """Tokens k (B, Hk, n, D) and v, contiguous float32: counts[b] of them, from position first[b] on."""
+        """Tokens k (B, Hk, n, D) and v, contiguous float32: counts[b] of them, from position first[b] on.
+
+        What a row held from there on is forgotten. Raises ValueError when they cannot be written; nothing changes then.
+        """
         if self.dtype == torch.int8:
             self._check_finite(k, v, counts)
         if self.batch == 0:
@@ -124,11 +127,7 @@ class Cache:
             torch.maximum(self._kept, stop - self._ring, out=self._kept)
 
     def _make_room(self, first: Tensor, stop: Tensor) -> None:
-        """Make positions [first, stop) of each row writable; raise ValueError, unchanged, if it cannot."""
-        raise NotImplementedError
-
-    def truncate(self, lengths: int | Tensor) -> None:
-        """Forget the last tokens of each row, so that `lengths` are left: an int, or integers (B,)."""
+        """Make positions [first, stop) of each row writable, and its last; unchanged when raising ValueError."""
         raise NotImplementedError
 
     def _refresh(self) -> None:
