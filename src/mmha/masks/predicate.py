@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,20 +23,29 @@ KEPT = 1024  # functions that a spec may still name; bounded, because a training
 _functions: dict[int, MaskMod] = {}
 _numbers: dict[MaskMod, int] = {}
 _last = [0]
+_locks = [threading.Lock()]
+
+
+def _after_fork() -> None:
+    _locks[0] = threading.Lock()  # the thread that held the old one, if any, is not in the child
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def number_of(fn: MaskMod) -> int:
     """The number under which a spec names the function, the same for as long as it is remembered."""
-    if fn in _numbers:
-        _functions[_numbers[fn]] = _functions.pop(_numbers[fn])  # used last, forgotten last
-    else:
-        _last[0] += 1
-        _numbers[fn] = _last[0]
-        _functions[_last[0]] = fn
-        if len(_functions) > KEPT:
-            oldest = next(iter(_functions))
-            del _numbers[_functions.pop(oldest)]
-    return _numbers[fn]
+    with _locks[0]:
+        if fn in _numbers:
+            _functions[_numbers[fn]] = _functions.pop(_numbers[fn])  # used last, forgotten last
+        else:
+            _last[0] += 1
+            _numbers[fn] = _last[0]
+            _functions[_last[0]] = fn
+            if len(_functions) > KEPT:
+                oldest = next(iter(_functions))
+                del _numbers[_functions.pop(oldest)]
+        return _numbers[fn]
 
 
 # What torch.compiler.assume_constant_result does; that imports the whole compiler, which doubles the time of an import.

@@ -7,6 +7,7 @@ no memory alive.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -80,14 +81,12 @@ class PlanCache:
     def recall(self, spec: str, sizes: tuple[int, int, int, int]) -> masks.Plan | None:
         """The plan of a mask without tensors and q_start, if it is remembered: what `get` would find, sooner."""
         key = (spec, sizes, None)  # `MaskCall.key`
-        found = self._plans.get(key)
-        if found is None:
-            return None
-        try:
+        with self._lock:
+            found = self._plans.get(key)
+            if found is None:
+                return None
             self._plans.move_to_end(key)
-        except KeyError:  # another thread dropped it meanwhile
-            return None
-        return found[0]
+            return found[0]
 
     def get(self, call: MaskCall, *, backward: bool = False) -> masks.Plan:
         """The plan of this call, lowered now unless it is remembered.
@@ -115,16 +114,28 @@ class PlanCache:
             self._plans[key] = (plan, refs)
             self._bytes += plan.nbytes
             while len(self._plans) > MAX_PLANS or (self._bytes > MAX_BYTES and len(self._plans) > 1):
-                self._drop(next(iter(self._plans)))
+                self._forget(self._plans.popitem(last=False)[1][0])
 
     def _drop(self, key: Hashable) -> None:
         with self._lock:
             dropped = self._plans.pop(key, None)
             if dropped is not None:
-                self._bytes -= dropped[0].nbytes
+                self._forget(dropped[0])
+
+    def _forget(self, plan: masks.Plan) -> None:
+        size = plan.nbytes  # asked first: whatever it calls may let a tensor die, which calls `_drop` from within
+        self._bytes -= size
+
+    def after_fork(self) -> None:
+        """In the child: when another thread was inside, it will never leave, and what it left may be half done."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._plans, self._lock, self._bytes = OrderedDict(), threading.RLock(), 0
 
 
 PLANS = PlanCache()
+os.register_at_fork(after_in_child=PLANS.after_fork)
 
 
 def _is_large(x: Tensor) -> bool:
