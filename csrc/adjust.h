@@ -101,11 +101,10 @@ MMHA_INLINE Vec additive_row(const E* p, int64_t stride, int n) {
   return load(t);
 }
 
-// A pair whose additive is -inf becomes hidden, whatever q, k and the other additives hold there: the sum may be NaN.
-template <class E>
-static inline void add_tensor(const Additive& t, const Adjust& a, Tile& tile, Lanes s, int lanes) {
+// f(lane, j, x): x are the numbers that a tensor of scores holds for key j and the rows from `lane` on.
+template <class E, class F>
+static inline void read_numbers(const Additive& t, const Adjust& a, const Tile& tile, int lanes, F f) {
   const E* base = static_cast<const E*>(t.data) + a.b * t.stride_b + a.h * t.stride_h + a.row * t.stride_q;
-  const Vec log2e = set1(kLog2e), hidden = set1(-__builtin_inff());
   for (int lane = 0; lane < lanes; lane += kLanes) {
     const int live = (int)max64(0, min64(kLanes, a.count - lane));
     for (int r = 0; r < tile.runs; r++)
@@ -121,13 +120,25 @@ static inline void add_tensor(const Additive& t, const Adjust& a, Tile& tile, La
             x[i] = i > 0 && t.stride_q == 0 ? x[0] : additive_row(p + i * t.stride_q, t.stride_k, n);
           transpose(x);
         }
-        for (int i = 0; i < n; i++) {
-          float* at = s.at(lane, j + i);
-          store(at, max(set1(kLowest), fma(x[i], log2e, load(at))));
-          tile.seen[j + i] &= ~((uint64_t)bits_of(equal(x[i], hidden)) << lane);
-        }
+        for (int i = 0; i < n; i++) f(lane, j + i, x[i]);
       }
   }
+}
+template <class F>
+static inline void read_tensor(const Additive& t, const Adjust& a, const Tile& tile, int lanes, F f) {
+  if (t.dtype == DType::kFloat32) read_numbers<float>(t, a, tile, lanes, f);
+  else if (t.dtype == DType::kBfloat16) read_numbers<bf16>(t, a, tile, lanes, f);
+  else read_numbers<f16>(t, a, tile, lanes, f);
+}
+
+// A pair whose additive is -inf becomes hidden, whatever q, k and the other additives hold there: the sum may be NaN.
+static inline void add_tensor(const Additive& t, const Adjust& a, Tile& tile, Lanes s, int lanes) {
+  const Vec log2e = set1(kLog2e), hidden = set1(-__builtin_inff());
+  read_tensor(t, a, tile, lanes, [&](int lane, int64_t j, Vec x) {
+    float* at = s.at(lane, j);
+    store(at, max(set1(kLowest), fma(x, log2e, load(at))));
+    tile.seen[j] &= ~((uint64_t)bits_of(equal(x, hidden)) << lane);
+  });
 }
 
 // Everything that is added to the scores of the tile or bends them.
@@ -144,12 +155,7 @@ static inline void adjust_scores(Adjust& a, Tile& tile, Lanes s, int lanes, floa
   }
   if (!x.additive_count) return;
   tile.spell_out((int)a.count);
-  for (int64_t n = 0; n < x.additive_count; n++) {
-    const Additive& t = x.additives[n];
-    if (t.dtype == DType::kFloat32) add_tensor<float>(t, a, tile, s, lanes);
-    else if (t.dtype == DType::kBfloat16) add_tensor<bf16>(t, a, tile, s, lanes);
-    else add_tensor<f16>(t, a, tile, s, lanes);
-  }
+  for (int64_t n = 0; n < x.additive_count; n++) add_tensor(x.additives[n], a, tile, s, lanes);
 }
 
 }  // namespace

@@ -102,10 +102,11 @@ struct BackwardArgs {
   PlanView plan;
   Tensor q, k, v, grad_out;
   const float* lse;    // (B, H, Tq), from forward
-  const float* delta;  // (B, H, Tq), rowsum(out * grad_out) - grad_lse
+  const float* delta;  // (B, H, Tq), rowsum(out * grad_out) + rowsum(weights * grad_weights) - grad_lse
   Tensor grad_q, grad_k, grad_v;
   float scale;
-  const Extras* extras;  // nullptr: none
+  const Extras* extras;   // nullptr: none
+  Additive grad_weights;  // where its data is not nullptr; `extras` is then given, too
 };
 
 // out = rowsum((a + residual) * b); the residual lies as a, or is nullptr.
@@ -162,6 +163,8 @@ struct TypedKernels {
   void (*additive_gradient)(const BackwardArgs&, const AdditiveGradient&, int64_t group, int64_t block, int64_t tile,
                             float* scratch);
   void (*row_dot)(const RowDotArgs&, int64_t b, int64_t h);
+  // The weights of one query block, those before dropout, from q, k and lse: all that is visible of (B, H, Tq, Tk).
+  void (*weights)(const BackwardArgs&, const Tensor& out, int64_t b, int64_t h, int64_t block, float* scratch);
 };
 
 // One set per element type of a cache; q and out are float32, their rows one after the other.

@@ -29,10 +29,18 @@ static inline mmha::DType dtype_of(int code, int count = mmha::kDTypes) {
   return static_cast<mmha::DType>(code);
 }
 
+// Address, dtype, strides.
+using AdditiveArg = std::tuple<uintptr_t, int, Dims4>;
+
+static inline mmha::Additive additive(const AdditiveArg& arg) {
+  const auto& [address, code, strides] = arg;
+  return {pointer<const void>(address), dtype_of(code),       std::get<0>(strides),
+          std::get<1>(strides),         std::get<2>(strides), std::get<3>(strides)};
+}
+
 // softcap, addresses of start and slopes, table (address, width, head stride), additives (address, dtype, strides),
 // address of sinks, dropout_p, seed; an address of 0 stands for what is not there.
-using ExtrasArg = std::tuple<float, uintptr_t, uintptr_t, Dims, std::vector<std::tuple<uintptr_t, int, Dims4>>,
-                             uintptr_t, double, int64_t>;
+using ExtrasArg = std::tuple<float, uintptr_t, uintptr_t, Dims, std::vector<AdditiveArg>, uintptr_t, double, int64_t>;
 
 // The kernels' view of the extras, with the list that it points into.
 struct Extras {
@@ -43,9 +51,7 @@ struct Extras {
   explicit Extras(const std::optional<ExtrasArg>& arg) : given(arg.has_value()) {
     if (!given) return;
     const auto& [softcap, start, slopes, table, tensors, sinks, dropout_p, seed] = *arg;
-    for (const auto& [address, code, strides] : tensors)
-      additives.push_back({pointer<const void>(address), dtype_of(code), std::get<0>(strides), std::get<1>(strides),
-                           std::get<2>(strides), std::get<3>(strides)});
+    for (const AdditiveArg& tensor : tensors) additives.push_back(additive(tensor));
     view.softcap = softcap;
     view.start = pointer<const int64_t>(start);
     view.slopes = pointer<const float>(slopes);

@@ -54,11 +54,30 @@ void forward(const Plan& plan, int dtype, const TensorArg& q, const TensorArg& k
   mmha::forward(args, plan, type, threads);
 }
 
-// q, k, v, lse, delta, grad_out: what every backward pass starts from.
-using SavedArg = std::tuple<TensorArg, TensorArg, TensorArg, uintptr_t, uintptr_t, TensorArg>;
+// Fills `out` (B, H, Tq, Tk), which is 0 before, from the lse that forward found.
+void weights(const Plan& plan, int dtype, const TensorArg& q, const TensorArg& k, uintptr_t lse, const TensorArg& out,
+             float scale, const std::optional<ExtrasArg>& extras, int threads) {
+  const Extras extra(extras);
+  mmha::BackwardArgs args{};
+  args.size = sizes(plan, q, k, k);
+  const mmha::Sizes& s = args.size;
+  check_dims(out, "out", {s.batch, s.heads, s.q_len, s.k_len});
+  args.q = tensor(q);
+  args.k = tensor(k);
+  args.lse = pointer<const float>(lse);
+  args.scale = scale;
+  args.extras = extra.get();
+  const mmha::DType type = dtype_of(dtype);
+  nb::gil_scoped_release release;
+  mmha::weights(args, tensor(out), plan, type, threads);
+}
+
+// q, k, v, lse, delta, grad_out, and the gradient of returned weights, whose address may be 0: what every backward
+// pass starts from.
+using SavedArg = std::tuple<TensorArg, TensorArg, TensorArg, uintptr_t, uintptr_t, TensorArg, AdditiveArg>;
 
 mmha::BackwardArgs backward_args(const Plan& plan, const SavedArg& saved, float scale, const Extras& extra) {
-  const auto& [q, k, v, lse, delta, grad_out] = saved;
+  const auto& [q, k, v, lse, delta, grad_out, grad_weights] = saved;
   const mmha::Sizes s = sizes(plan, q, k, v);
   check_dims(grad_out, "grad_out", {s.batch, s.heads, s.q_len, s.value_dim});
   mmha::BackwardArgs args{};
@@ -71,6 +90,9 @@ mmha::BackwardArgs backward_args(const Plan& plan, const SavedArg& saved, float 
   args.delta = pointer<const float>(delta);
   args.scale = scale;
   args.extras = extra.get();
+  args.grad_weights = additive(grad_weights);
+  if (args.grad_weights.data && !args.extras)
+    throw std::invalid_argument("`extras`: expected them to be given with a gradient of the weights");
   return args;
 }
 
@@ -137,6 +159,8 @@ void row_dot(int dtype, const TensorArg& a, uintptr_t residual, const TensorArg&
 void bind_attention(nb::module_& m) {
   m.def("forward", &forward, "plan"_a, "dtype"_a, "q"_a, "k"_a, "v"_a, "out"_a, "residual"_a, "lse"_a, "scale"_a,
         "extras"_a.none(), "threads"_a);
+  m.def("weights", &weights, "plan"_a, "dtype"_a, "q"_a, "k"_a, "lse"_a, "out"_a, "scale"_a, "extras"_a.none(),
+        "threads"_a);
   m.def("backward", &backward, "plan"_a, "dtype"_a, "saved"_a, "grads"_a, "scale"_a, "extras"_a.none(), "threads"_a);
   m.def("table_gradient", &table_gradient, "plan"_a, "dtype"_a, "saved"_a, "scale"_a, "extras"_a, "table"_a, "slopes"_a,
         "threads"_a);

@@ -194,6 +194,19 @@ void row_dot(const RowDotArgs& args, DType dtype, int threads) {
       [&](int64_t i, int) { kernel.row_dot(args, i / args.heads, i % args.heads); });
 }
 
+void weights(BackwardArgs args, const Tensor& out, const Plan& plan, DType dtype, int threads) {
+  const TypedKernels& kernel = typed(dtype);
+  const Sizes& s = args.size;
+  args.plan = plan.view();
+  threads = worthwhile(threads, all_pairs(plan, s), s);
+  const int64_t blocks = (s.q_len + kBackwardRows - 1) / kBackwardRows, floats = kernel.backward_scratch(s, 0);
+  const std::vector<Unit> units = heavy_first(plan, s, 1);
+  run((int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
+    const Unit& u = units[i / blocks];
+    kernel.weights(args, out, u.b, u.h, i % blocks, scratch(floats));
+  });
+}
+
 // Strips of all (batch row, head, distance of tiles), then per head their sums by key - position, in double.
 void table_gradient(BackwardArgs args, const Plan& plan, DType dtype, float* table, float* slopes, int threads) {
   const TypedKernels& kernel = typed(dtype);

@@ -23,6 +23,9 @@ void cache_read(const CacheView& cache, const TokenArgs& tokens, int threads);
 void backward(BackwardArgs args, const Plan& plan, DType dtype, int threads);
 void row_dot(const RowDotArgs& args, DType dtype, int threads);
 
+// out (B, H, Tq, Tk) in the dtype of q: the weights where they are visible; what is hidden is left as it is.
+void weights(BackwardArgs args, const Tensor& out, const Plan& plan, DType dtype, int threads);
+
 // Gradients of what is added to the scores, from the arguments of backward. `table` is (H, table_width) and `slopes`
 // (H,), each may be nullptr; `sinks` is (H,).
 void table_gradient(BackwardArgs args, const Plan& plan, DType dtype, float* table, float* slopes, int threads);

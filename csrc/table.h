@@ -4,6 +4,7 @@
 #include "bias_gradient.h"
 #include "cached.h"
 #include "probe.h"
+#include "weights.h"
 
 namespace mmha {
 namespace {
@@ -17,7 +18,8 @@ constexpr TypedKernels kTyped = {
     backward_queries<E>,
     strip_gradient<E>,
     additive_gradient<E>,
-    row_dot<E>};
+    row_dot<E>,
+    weights_block<E>};
 
 template <class C>
 constexpr CacheKernels kCached = {

@@ -53,11 +53,10 @@ DType = int
 # softcap (0.0: none); addresses of start (int64 (B,), 0: Tk - Tq), of slopes (H,), of the table (H, width) with its
 # width and head stride; additives (address, dtype, strides of (B, H, Tq, Tk)); address of sinks (H,); dropout_p; seed.
 # An address of 0 stands for what is not there; slopes, table and sinks are float32.
-Extras = tuple[
-    float, int, int, tuple[int, int, int], list[tuple[int, DType, tuple[int, int, int, int]]], int, float, int
-]
-# q, k, v, lse, delta, grad_out.
-Saved = tuple[Tensor, Tensor, Tensor, int, int, Tensor]
+Additive = tuple[int, DType, tuple[int, int, int, int]]
+Extras = tuple[float, int, int, tuple[int, int, int], list[Additive], int, float, int]
+# q, k, v, lse, delta, grad_out, and the gradient of returned weights (with the address 0: none), which takes extras.
+Saved = tuple[Tensor, Tensor, Tensor, int, int, Tensor, Additive]
 
 def forward(
     plan: Plan,
@@ -68,6 +67,17 @@ def forward(
     out: Tensor,
     residual: int,
     lse: int,
+    scale: float,
+    extras: Extras | None,
+    threads: int,
+) -> None: ...
+def weights(
+    plan: Plan,
+    dtype: DType,
+    q: Tensor,
+    k: Tensor,
+    lse: int,
+    out: Tensor,
     scale: float,
     extras: Extras | None,
     threads: int,

@@ -12,7 +12,7 @@ import mmha
 from feature_zoo import FEATURES, additives_of
 from mmha.masks import Causal, KeyPadding, Window
 from mmha.ops.additive import split
-from mmha.ops.autograd import KERNELS, REFERENCE, Way
+from mmha.ops.autograd import KERNELS, WEIGHTS, Way
 from mmha.ops.call import FLOAT, Call
 
 B, H, HK, TQ, TK, D, DV = 2, 6, 3, 5, 7, 11, 13
@@ -57,19 +57,19 @@ CALLS: dict[str, Call] = {
     [
         *((KERNELS, torch.float32, name) for name in CALLS),
         *((KERNELS, dtype, name) for dtype in (torch.float64, torch.bfloat16) for name in ("padding", "everything")),
-        *((REFERENCE, torch.float32, name) for name in ("bool tensor", "everything")),
-        (REFERENCE, torch.float16, "everything, q_start"),
+        *((WEIGHTS, torch.float32, name) for name in ("bool tensor", "everything")),
+        (WEIGHTS, torch.float16, "everything, q_start"),
     ],
-    ids=lambda value: "kernels" if value is KERNELS else "reference" if value is REFERENCE else str(value),
+    ids=lambda value: "kernels" if value is KERNELS else "weights" if value is WEIGHTS else str(value),
 )
 def test_opcheck(way: Way, dtype: torch.dtype, name: str) -> None:
     call, x = CALLS[name], inputs(dtype)
     torch.library.opcheck(way.forward, (*x, True, *call))
     with torch.no_grad():
-        out, lse, more = way.forward(*x, True, *call)
-        saved = [*x, out, lse] if way is REFERENCE or not more.numel() else [*x, out, lse, more]
-        weights_grad = torch.randn_like(more) if way is REFERENCE else None
-        grads = (torch.randn_like(out), None if way is REFERENCE else torch.randn_like(lse), weights_grad)
+        out, lse, *rest = way.forward(*x, True, *call)
+        saved = [*x, out, lse, *rest] if rest[-1].numel() else [*x, out, lse, *rest[:-1]]
+        weights_grad = torch.randn_like(rest[0]) if way is WEIGHTS else None
+        grads = (torch.randn_like(out), None if way is WEIGHTS else torch.randn_like(lse), weights_grad)
         wanted = [part is not None for part in call.parts()]
         torch.library.opcheck(way.backward, (saved, *grads, wanted, *call))
 

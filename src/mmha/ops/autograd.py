@@ -15,7 +15,10 @@ from mmha.ops.watch import is_direct, is_transformed
 
 
 class Way(NamedTuple):
-    """A forward operator and its backward, the functions beneath them, and how many results are for the caller."""
+    """A forward operator and its backward, the functions beneath them, and how many results are for the caller.
+
+    The results are out, lse, perhaps the weights, and what rounding took from out, which may be None or empty.
+    """
 
     forward: Any
     backward: Any
@@ -27,10 +30,9 @@ class Way(NamedTuple):
 State = tuple[Way, Call, bool]
 
 KERNELS = Way(library.FORWARD, library.BACKWARD, operators.run, operators.gradients, results=2)
-REFERENCE = Way(
-    library.REFERENCE_FORWARD, library.REFERENCE_BACKWARD, operators.run_reference, operators.reference_gradients,
-    results=3,
-)  # fmt: skip
+WEIGHTS = Way(
+    library.WEIGHTS_FORWARD, library.WEIGHTS_BACKWARD, operators.run_weights, operators.weights_gradients, results=3
+)
 
 
 def attention(way: Way, q: Tensor, k: Tensor, v: Tensor, call: Call, direct: bool, want_lse: bool) -> Any:
@@ -78,7 +80,7 @@ class _Direct(torch.autograd.Function):
         way, call, want_lse = state
         made = way.run(q, k, v, call)
         _keep(ctx, way, call, (q, k, v), made)
-        if want_lse or way is REFERENCE:
+        if want_lse or way is WEIGHTS:
             return made[: way.results]
         return made[:1]  # a result less, a microsecond less
 
@@ -173,15 +175,16 @@ def _keep(ctx: Any, way: Way, call: Call, inputs: tuple[Tensor, Tensor, Tensor],
     call, tensors = call.taken_apart()
     ctx.set_materialize_grads(False)
     ctx.rest = way, call
-    ctx.save_for_backward(*inputs, made[0], made[1], made[2] if way is KERNELS else None, *tensors)
+    ctx.save_for_backward(*inputs, *made[: way.results + 1], *tensors)
 
 
 def _flow_back(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     """None for the state, and the gradients of q, k, v and of the parts of the call."""
     way, call = ctx.rest
-    *saved, more = (tensors := ctx.saved_tensors)[:6]  # asked for once: a checkpoint computes them anew each time
+    count = 4 + way.results
+    *saved, more = (tensors := ctx.saved_tensors)[:count]  # asked for once: a checkpoint computes them anew each time
     saved += [] if more is None or not more.numel() else [more]
-    call, wanted = call.put_together(tensors[6:]), ctx.needs_input_grad[4:]
+    call, wanted = call.put_together(tensors[count:]), ctx.needs_input_grad[4:]
     three = (*grads, None, None)[:3]
     if not torch.is_grad_enabled() and is_direct(*_given(saved, call.parts(), call.mask_tensors, grads)):
         made = way.gradients(saved, three, wanted, call)
@@ -194,6 +197,6 @@ def _flow_back(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     return None, *main, *(next(rest) if want else None for want in wanted)
 
 
-for _way in (KERNELS, REFERENCE):
+for _way in (KERNELS, WEIGHTS):
     library.LIBRARY.impl(_way.forward.name(), _autograd_forward(_way), "Autograd")
     library.LIBRARY.impl(_way.backward.name(), _autograd_backward(_way), "Autograd")

@@ -32,10 +32,14 @@ def make_extras(call: Call, batch: int) -> Extras | None:
     additives = [x if x.dtype in DTYPES else x.float() for x in call.additives]
     dropout_p, seed = (0.0, 0) if call.seed is None else (call.dropout_p, int(call.seed))
     native = (
-        call.softcap or 0.0, _address(start), _address(slopes), _table(table), [_additive(x) for x in additives],
+        call.softcap or 0.0, _address(start), _address(slopes), _table(table), [at_numbers(x) for x in additives],
         _address(sinks), dropout_p, seed,
     )  # fmt: skip
     return Extras(native, (start, slopes, table, *additives), sinks)
+
+
+#: Extras that change nothing, for a kernel that takes its way through them.
+NO_EXTRAS = Extras((0.0, 0, 0, (0, 0, 0), [], 0, 0.0, 0), (), None)
 
 
 def _packed(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -50,7 +54,8 @@ def _table(x: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if x is None else (x.data_ptr(), x.shape[1], 0 if x.shape[0] == 1 else x.shape[1])
 
 
-def _additive(x: Tensor) -> tuple[int, int, tuple[int, int, int, int]]:
+def at_numbers(x: Tensor) -> _kernels.Additive:
+    """A tensor broadcastable to (B, H, Tq, Tk) as the kernels read it, good while it lives."""
     steps = [0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True)]
     b, h, t, j = [0] * (4 - x.dim()) + steps
     return x.data_ptr(), DTYPES[x.dtype], (b, h, t, j)

@@ -15,11 +15,14 @@ from torch import Tensor
 
 from mmha import _kernels, checks, masks
 from mmha.ops.call import Call
-from mmha.ops.extras import DTYPES, Extras, make_extras
+from mmha.ops.extras import DTYPES, NO_EXTRAS, Extras, at_numbers, make_extras
 
 MAX_HEAD_DIM = 512
 
 Results = tuple[Tensor, Tensor | None, Tensor | None]
+#: No gradient of the weights.
+NOTHING = (0, 0, (0, 0, 0, 0))
+
 TensorArg = tuple[int, tuple[int, int, int, int], tuple[int, int, int]]
 
 
@@ -71,30 +74,66 @@ def forward(
     return out, lse, residual
 
 
+def weights(plan: masks.Plan, q: Tensor, k: Tensor, lse: Tensor, call: Call) -> Tensor:
+    """The weights (B, H, Tq, Tk), those before dropout, in the dtype of q; lse as `forward` gave it for this call."""
+    (q, at_q), (k, at_k) = _rows(q), _rows(k)
+    out = q.new_zeros(*q.shape[:3], k.shape[2])
+    scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
+    extras = make_extras(call, q.shape[0])
+    _kernels.weights(
+        plan.native, DTYPES[q.dtype], at_q, at_k, lse.data_ptr(), _rows(out)[1], scale,
+        None if extras is None else extras.native, torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
 def backward(
-    plan: masks.Plan, saved: Sequence[Tensor], grads: tuple[Tensor, Tensor | None], wanted: Sequence[bool], call: Call
+    plan: masks.Plan,
+    saved: Sequence[Tensor],
+    grads: tuple[Tensor, Tensor | None, Tensor | None],
+    wanted: Sequence[bool],
+    call: Call,
+    own_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """dq, dk, dv, and of `call.differentiable()` the gradients that are wanted.
 
-    saved: q, k, v, and out, lse and residual of `forward` (the last only if there was one); grads: of out and of lse.
+    saved: q, k, v, and out, lse and residual of `forward` (the last only if there was one); grads: of out, of lse and
+    of the weights, which are then given.
     """
     (q, at_q), (k, at_k), (v, at_v), grad_out = *map(_rows, saved[:3]), _rows(grads[0])
     lse, dtype, threads = saved[4].contiguous(), DTYPES[q.dtype], torch.get_num_threads()
     out, residual = saved[3].contiguous(), saved[5].contiguous() if len(saved) > 5 else None
-    # With lse an output as well: ds = p * (dp - sum(p * dp) + grad_lse), and the kernels subtract one number per row.
+    # With lse and the weights p outputs as well: ds = p * (dp - sum(p * dp) + grad_lse), where dp is what comes by way
+    # of the values and directly, and the kernels subtract one number per row.
     delta = torch.empty_like(lse)
     _kernels.row_dot(dtype, _rows(out)[1], _address(residual), grad_out[1], delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
+    extras, grad_weights = make_extras(call, q.shape[0]), None
+    if own_weights is not None and grads[2] is not None:
+        # Hidden pairs hold anything, and 0 times NaN is NaN.
+        grad_weights, extras = grads[2].masked_fill(own_weights == 0, 0), extras or NO_EXTRAS
+        delta += _dot_rows(plan, q, k, lse, call, (own_weights, grad_weights))
     made = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-    extras = make_extras(call, q.shape[0])
     scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
-    native: _kernels.Saved = (at_q, at_k, at_v, lse.data_ptr(), delta.data_ptr(), grad_out[1])
+    at_grad = NOTHING if grad_weights is None else at_numbers(grad_weights)
+    native: _kernels.Saved = (at_q, at_k, at_v, lse.data_ptr(), delta.data_ptr(), grad_out[1], at_grad)
     outputs = _rows(made[0])[1], _rows(made[1])[1], _rows(made[2])[1]
     _kernels.backward(plan.native, dtype, native, outputs, scale, None if extras is None else extras.native, threads)
     if not any(wanted):
         return *made, []
     return *made, _more(Backward(plan, dtype, native, scale, extras, threads, lse, delta), wanted, call)
+
+
+def _dot_rows(plan: masks.Plan, q: Tensor, k: Tensor, lse: Tensor, call: Call, pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Per row the product of the weights, before they were rounded to 16 bits, with their gradient: as lse."""
+    own, grad = (x.contiguous() for x in pair)
+    if own.dtype != torch.float32:
+        own, grad = weights(plan, q.float(), k.float(), lse, call), grad.float()
+    out = torch.empty_like(lse)
+    at = _rows(own)[1], _rows(grad)[1]
+    _kernels.row_dot(DTYPES[torch.float32], at[0], 0, at[1], out.data_ptr(), torch.get_num_threads())
+    return out
 
 
 def _more(of: Backward, wanted: Sequence[bool], call: Call) -> list[Tensor]:

@@ -1,9 +1,9 @@
 """The operators torch knows attention by, so that autograd, torch.compile and torch.export carry it through.
 
-`mmha::attention_forward` and its backward run the kernels; its third result is for the backward alone. The third of
-`mmha::attention_reference_forward` is the weights. `mmha::float_mask` looks at a float mask. A mask crosses as its
-notation and its tensors. Registered with `Library.define` and `impl`: a call through `torch.library.custom_op` costs
-three times as much.
+The last result of `mmha::attention_forward`, and of `mmha::attention_weights_forward`, which returns the weights as
+well, is for the backward alone. `mmha::float_mask` looks at a float mask. A mask crosses as its notation and its
+tensors. Registered with `Library.define` and `impl`: a call through `torch.library.custom_op` costs three times as
+much.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _CALL = (
     "Tensor[] mask_tensors, str mask, Tensor? q_start, float? scale, Tensor? slopes, Tensor? table, "
     "Tensor[] additives, Tensor? sinks, float? softcap, float dropout_p, Tensor? seed"
 )
-_FORWARD = f"(Tensor q, Tensor k, Tensor v, bool for_backward, {_CALL}) -> (Tensor, Tensor, Tensor)"
+_INPUTS = f"(Tensor q, Tensor k, Tensor v, bool for_backward, {_CALL})"
 _BACKWARD = (
     "(Tensor[] saved, Tensor? grad_out, Tensor? grad_lse, Tensor? grad_weights, bool[] wanted, "
     f"{_CALL}) -> (Tensor, Tensor, Tensor, Tensor[])"
 )
 _SCHEMAS = {
-    "attention_forward": _FORWARD,
+    "attention_forward": f"{_INPUTS} -> (Tensor, Tensor, Tensor)",
     "attention_backward": _BACKWARD,
-    "attention_reference_forward": _FORWARD,
-    "attention_reference_backward": _BACKWARD,
+    "attention_weights_forward": f"{_INPUTS} -> (Tensor, Tensor, Tensor, Tensor)",
+    "attention_weights_backward": _BACKWARD,
     "float_mask": "(Tensor mask) -> (Tensor, Tensor)",
 }
 
@@ -51,4 +51,4 @@ def _register(name: str, schema: str) -> Any:
     return getattr(torch.ops.mmha, name).default
 
 
-FORWARD, BACKWARD, REFERENCE_FORWARD, REFERENCE_BACKWARD, FLOAT_MASK = [_register(*item) for item in _SCHEMAS.items()]
+FORWARD, BACKWARD, WEIGHTS_FORWARD, WEIGHTS_BACKWARD, FLOAT_MASK = [_register(*item) for item in _SCHEMAS.items()]

@@ -19,6 +19,7 @@ from mmha.ops.arguments import check_memory
 from mmha.ops.call import FLOAT, Call
 
 Three = tuple[Tensor, Tensor, Tensor]
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, list[Tensor]]
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -37,17 +38,24 @@ def run(
     return out.to(q.dtype), lse.to(_lse_dtype(q)), None
 
 
-def run_reference(
+def run_weights(
     q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
-) -> Three:
-    """out, lse and the weights."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """out, lse, the weights, and what backward needs besides."""
     call = checked(call)
-    out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
-    assert weights is not None
-    return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype)
+    if not kernels.has_kernel(q, v):
+        out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
+        assert weights is not None
+        return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype), None
+    plan = call.plan(q, k)
+    out, made, more = kernels.forward(plan, q, k, v, call, True, for_backward)
+    assert made is not None
+    return out, made, kernels.weights(plan, q, k, made, call), more
 
 
-def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+def gradients(
+    saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call, weights: Tensor | None = None
+) -> Gradients:
     """dq, dk, dv, and those of `call.parts()` that are wanted. saved: q, k, v and the results of `run`;
     grads: of out, lse and weights."""
     q, k, v, out = saved[:4]
@@ -58,25 +66,29 @@ def gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], cal
         return _reference_gradients(q, k, v, grads, wanted, call)
     plan = call.plan(q, k, backward=True)
     grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
-    return kernels.backward(plan, saved, (grad_out, grads[1]), wanted, call)
+    return kernels.backward(plan, saved, (grad_out, *grads[1:]), wanted, call, weights)
 
 
-def reference_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
-    """The same of out, lse and weights of `run_reference`."""
-    q, k, v = saved[:3]
-    return _reference_gradients(q, k, v, grads, wanted, call.settled(keep=True))
+def weights_gradients(saved: Sequence[Tensor], grads: Grads, wanted: Sequence[bool], call: Call) -> Gradients:
+    """The same of the results of `run_weights`."""
+    return gradients([*saved[:5], *saved[6:]], grads, wanted, call, saved[5])
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
     """`mmha::attention_forward`: as `run`, with an empty tensor for None."""
     out, lse, more = run(q, k, v, _in_memory(q, k, v, Call(*rest)), True, for_backward)
     assert lse is not None
-    return out, lse, more if more is not None else forward_like(q, k, v, for_backward)[2].zero_()
+    return out, lse, _residual(more, q, k, v, for_backward)
 
 
-def reference_forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Three:
-    """`mmha::attention_reference_forward`."""
-    return run_reference(q, k, v, _in_memory(q, k, v, Call(*rest)))
+def weights_forward(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *rest: Any) -> Four:
+    """`mmha::attention_weights_forward`: as `run_weights`, with an empty tensor for None."""
+    out, lse, weights, more = run_weights(q, k, v, _in_memory(q, k, v, Call(*rest)), True, for_backward)
+    return out, lse, weights, _residual(more, q, k, v, for_backward)
+
+
+def _residual(more: Tensor | None, q: Tensor, k: Tensor, v: Tensor, for_backward: bool) -> Tensor:
+    return more if more is not None else forward_like(q, k, v, for_backward)[2].zero_()
 
 
 def backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
@@ -85,10 +97,10 @@ def backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     return gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
 
 
-def reference_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
-    """`mmha::attention_reference_backward`."""
+def weights_backward(saved: Sequence[Tensor], *rest: Any) -> Gradients:
+    """`mmha::attention_weights_backward`."""
     q, k, v = saved[:3]
-    return reference_gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
+    return weights_gradients(saved, rest[:3], rest[3], _in_memory(q, k, v, Call(*rest[4:])))
 
 
 def checked(call: Call) -> Call:
@@ -144,17 +156,17 @@ def forward_like(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *_: Any) -
 
 
 def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
-    """What `backward` and `reference_backward` return."""
+    """What `backward` and `weights_backward` return."""
     q, k, v = (x.new_empty(x.shape) for x in saved[:3])
     wanted, call = rest[3], Call(*rest[4:])
     parts = [x for x, want in zip(call.parts(), wanted, strict=True) if want and x is not None]
     return q, k, v, [x.new_empty(x.shape) for x in parts]
 
 
-def reference_forward_like(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Three:
-    """What `reference_forward` returns."""
-    out, lse, _ = forward_like(q, k, v, False)
-    return out, lse, q.new_empty((*q.shape[:3], k.shape[2]))
+def weights_forward_like(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *_: Any) -> Four:
+    """What `weights_forward` returns."""
+    out, lse, more = forward_like(q, k, v, for_backward)
+    return out, lse, q.new_empty((*q.shape[:3], k.shape[2])), more
 
 
-reference_backward_like = backward_like
+weights_backward_like = backward_like

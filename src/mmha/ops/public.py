@@ -57,7 +57,7 @@ def attention(
             stands at the last key. Negative positions are legal. Only masks and biases that speak of positions depend
             on it.
         return_lse: also return the natural logarithm of the softmax's denominator.
-        return_weights: also return the weights, those before dropout; through the slow reference, in O(Tq * Tk) memory.
+        return_weights: also return the weights, those before dropout, in O(Tq * Tk) memory and the dtype of q.
 
     Returns:
         out (B, H, Tq, Dv) in the dtype of q; or the tuple of out, lse (B, H, Tq; float32, float64 for float64) and
@@ -115,7 +115,7 @@ def attention(
     seed = _seed() if dropout_p else None
     call = Call(tensors, spec, start, scale, slopes, table, additives, sinks, softcap, dropout_p, seed)
     results = autograd.attention(
-        autograd.REFERENCE if return_weights else autograd.KERNELS, q, keys, values, call, direct, return_lse
+        autograd.WEIGHTS if return_weights else autograd.KERNELS, q, keys, values, call, direct, return_lse
     )
     if return_lse:
         return tuple(results[: 3 if return_weights else 2])
