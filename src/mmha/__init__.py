@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import bias as bias
     from . import cache as cache
+    from . import huggingface as huggingface
     from . import masks as masks
     from . import nn as nn
     from .cache import KVCache as KVCache
@@ -32,11 +33,11 @@ _HOME = {
     "KVCache": "mmha.cache", "PagedKVCache": "mmha.cache", "Rotary": "mmha.nn", "attention": "mmha.ops",
     "masked_multihead_attention": "mmha.cache", "pack": "mmha.nn", "unpack": "mmha.nn",
 }  # fmt: skip
-_MODULES = ("bias", "cache", "masks", "nn", "reference")
+_MODULES = ("bias", "cache", "huggingface", "masks", "nn", "reference")
 
 __all__ = [
-    "KVCache", "PagedKVCache", "Rotary", "__version__", "attention", "bias", "cache", "masked_multihead_attention",
-    "masks", "nn", "pack", "reference", "unpack",
+    "KVCache", "PagedKVCache", "Rotary", "__version__", "attention", "bias", "cache", "huggingface",
+    "masked_multihead_attention", "masks", "nn", "pack", "reference", "unpack",
 ]  # fmt: skip
 
 
