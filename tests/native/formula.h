@@ -23,7 +23,7 @@ inline bool is_dropped(const Extras& e, int64_t b, int64_t h, int64_t i, int64_t
 using Doubles = std::vector<double>;
 
 struct Formula {
-  Doubles out, lse, dq, dk, dv, dtable, dslopes, dsinks, dfull, dkeys, dqueries;
+  Doubles out, lse, weights, dq, dk, dv, dtable, dslopes, dsinks, dfull, dkeys, dqueries;
   Problem& p;
   const Sizes& s;
   const Extras e;
@@ -33,6 +33,7 @@ struct Formula {
   explicit Formula(Problem& problem, bool with_gradients = true)
       : out(problem.out.value.size()),
         lse(problem.lse.size(), -INFINITY),
+        weights(problem.weights.value.size()),
         dq(problem.q.value.size()),
         dk(problem.k.value.size()),
         dv(problem.v.value.size()),
@@ -98,6 +99,7 @@ struct Formula {
       if (!visible(b, h, i, j)) continue;
       const double keep = !e.threshold ? 1 : is_dropped(e, b, h, i, j) ? 0 : e.keep_scale;
       weight[j] = std::exp(score[j] - lse[at]);
+      if (!weights.empty()) weights[pair(b, h, i, j)] = weight[j];
       used[j] = weight[j] * keep;
       for (int64_t d = 0; d < V; d++) out[at * V + d] += used[j] * v[j * V + d];
       dp[j] = 0;
@@ -105,6 +107,7 @@ struct Formula {
         dp[j] += keep * go[d] * v[j * V + d];
         dv[(kv * s.k_len + j) * V + d] += used[j] * go[d];
       }
+      if (gradients && p.has(kReturned)) dp[j] += p.dweights.value[pair(b, h, i, j)];
       delta += weight[j] * dp[j];
     }
     if (!gradients) return;

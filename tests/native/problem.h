@@ -13,9 +13,18 @@ namespace mmha {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// Which of Extras a case has.
-enum Feature { kCap = 1, kSlopes = 2, kTable = 4, kStart = 8, kAdditives = 16, kSinks = 32, kDropout = 64 };
-constexpr int kAllFeatures = 127;
+// Which of Extras a case has; kReturned: its weights have a gradient.
+enum Feature {
+  kCap = 1,
+  kSlopes = 2,
+  kTable = 4,
+  kStart = 8,
+  kAdditives = 16,
+  kSinks = 32,
+  kDropout = 64,
+  kReturned = 128
+};
+constexpr int kAllFeatures = 255;
 
 struct Case {
   Sizes s;
@@ -79,7 +88,7 @@ struct Problem {
   Case c;
   int features;
   float scale;
-  Buffer q, k, v, go, out, residual, dq, dk, dv;
+  Buffer q, k, v, go, out, residual, dq, dk, dv, weights, dweights;
   std::vector<float> lse, delta, dtable, dslopes, dsinks, dfull, dkeys, dqueries;
   std::vector<uint8_t> dense;  // (Tq, Tk) or (B, Tq, Tk), the same for all heads
   std::vector<float> slopes, table, sinks;
@@ -106,7 +115,9 @@ struct Problem {
     fill(k, dtype, s.batch * s.kv_heads * s.k_len * s.head_dim);
     fill(v, dtype, s.batch * s.kv_heads * s.k_len * s.value_dim);
     fill(go, dtype, s.batch * s.heads * s.q_len * s.value_dim);
+    fill(dweights, dtype, s.batch * s.heads * s.q_len * s.k_len);
     out = residual = go;
+    weights = dweights;
     dq = q;
     dk = k;
     dv = v;
@@ -143,14 +154,17 @@ struct Problem {
     for (int64_t h = 0; h < s.batch * s.heads; h++) {
       for (int64_t x = 0; x < s.head_dim; x++) q.value[h * s.q_len * s.head_dim + x] = kNan;
       for (int64_t x = 0; x < s.value_dim; x++) go.value[h * s.q_len * s.value_dim + x] = kNan;
-      for (int64_t i = 0; i < s.q_len; i++) full.value[(h * s.q_len + i) * s.k_len + hidden] = kNan;
+      for (int64_t i = 0; i < s.q_len; i++) {
+        full.value[(h * s.q_len + i) * s.k_len + hidden] = kNan;
+        dweights.value[(h * s.q_len + i) * s.k_len + hidden] = kNan;
+      }
     }
     for (int64_t i = 0; i < s.q_len; i++) dense[i * s.k_len + hidden] = 0;
     for (int64_t h = 0; h < s.batch * s.kv_heads; h++) {
       for (int64_t x = 0; x < s.head_dim; x++) k.value[(h * s.k_len + hidden) * s.head_dim + x] = kNan;
       for (int64_t x = 0; x < s.value_dim; x++) v.value[(h * s.k_len + hidden) * s.value_dim + x] = INFINITY;
     }
-    for (Buffer* x : {&q, &k, &v, &go}) x->encode();
+    for (Buffer* x : {&q, &k, &v, &go, &dweights}) x->encode();
   }
 
   const Extras* view() {

@@ -1,6 +1,7 @@
 // The native core without Python: every instruction set of this machine against the formula in double precision, over
 // element types, head sizes, masks, groups, extras and poisoned numbers. Built plain, under sanitizers, and for
 // emulated targets (run.sh).
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <tuple>
@@ -20,7 +21,8 @@ void same_bits(const std::string& what, Buffer& a, Buffer& b) {
   else same_bits(what, a.half.data(), b.half.data(), a.half.size() * 2);
 }
 
-void compute(Problem& p, const Plan& plan, int threads) {
+// `exact` weights belong to `delta`, which mmha.ops makes.
+void compute(Problem& p, const Plan& plan, const Doubles& exact, int threads) {
   const Sizes& s = p.c.s;
   const DType dtype = p.q.dtype;
   const Extras* extras = p.view();
@@ -30,21 +32,30 @@ void compute(Problem& p, const Plan& plan, int threads) {
   void* residual = dtype == DType::kFloat32 ? nullptr : p.residual.data();
   forward({s, {}, q, k, v, out, residual, p.lse.data(), p.scale, extras, 1, nullptr}, plan, dtype, threads);
   row_dot({s.batch, s.heads, s.q_len, s.value_dim, out, go, residual, p.delta.data()}, dtype, threads);
-  const BackwardArgs args{s,
-                          {},
-                          q,
-                          k,
-                          v,
-                          go,
-                          p.lse.data(),
-                          p.delta.data(),
-                          tensor(p.dq, s.heads, s.q_len, s.head_dim),
-                          tensor(p.dk, s.kv_heads, s.k_len, s.head_dim),
-                          tensor(p.dv, s.kv_heads, s.k_len, s.value_dim),
-                          p.scale,
-                          extras};
+  BackwardArgs args{};
+  args.size = s;
+  args.q = q;
+  args.k = k;
+  args.v = v;
+  args.grad_out = go;
+  args.lse = p.lse.data();
+  args.delta = p.delta.data();
+  args.grad_q = tensor(p.dq, s.heads, s.q_len, s.head_dim);
+  args.grad_k = tensor(p.dk, s.kv_heads, s.k_len, s.head_dim);
+  args.grad_v = tensor(p.dv, s.kv_heads, s.k_len, s.value_dim);
+  args.scale = p.scale;
+  args.extras = extras;
+  std::fill(p.weights.value.begin(), p.weights.value.end(), 0.0f);
+  std::fill(p.weights.half.begin(), p.weights.half.end(), 0);
+  weights(args, tensor(p.weights, s.heads, s.q_len, s.k_len), plan, dtype, threads);
+  if (p.has(kReturned)) {
+    const int64_t Tq = s.q_len, Tk = s.k_len;
+    args.grad_weights = {p.dweights.data(), dtype, s.heads * Tq * Tk, Tq * Tk, Tk, 1};
+    for (size_t i = 0; i < exact.size(); i++)
+      if (exact[i] != 0) p.delta[i / Tk] += (float)(exact[i] * p.dweights.value[i]);
+  }
   backward(args, plan, dtype, threads);
-  for (Buffer* x : {&p.out, &p.dq, &p.dk, &p.dv}) x->decode();
+  for (Buffer* x : {&p.out, &p.dq, &p.dk, &p.dv, &p.weights}) x->decode();
   if (p.has(kTable)) table_gradient(args, plan, dtype, p.dtable.data(), p.dslopes.data(), threads);
   if (p.has(kSinks)) sink_gradient(s, p.lse.data(), p.delta.data(), p.sinks.data(), p.dsinks.data());
   if (!p.has(kAdditives)) return;
@@ -79,12 +90,13 @@ void check(const Case& c, const std::string& isa, DType dtype, int features, boo
   const Plan plan = plan_of(p);
   const std::string name = name_of(c, isa, dtype, features, poisoned);
   const Formula want(p);
-  compute(p, plan, 1);
+  compute(p, plan, want.weights, 1);
   // Rounding of the results, of which float32 has many steps; a pair kernel rounds P as well.
   const double limit = dtype == DType::kFloat32 ? 2e-6 : dtype == DType::kFloat16 ? 4e-4 : 3e-3;
   const double floor = dtype == DType::kFloat32 ? 5e-6 : limit, terms = std::sqrt((double)c.s.q_len);
   compare(name + "out", p.out.value, want.out, limit, floor);
   compare(name + "lse", p.lse, want.lse, 2e-6, 5e-6);
+  compare(name + "weights", p.weights.value, want.weights, limit, floor);
   compare(name + "dq", p.dq.value, want.dq, limit, floor);
   compare(name + "dk", p.dk.value, want.dk, limit, floor);
   compare(name + "dv", p.dv.value, want.dv, limit, floor);
@@ -102,9 +114,10 @@ void check(const Case& c, const std::string& isa, DType dtype, int features, boo
   }
   Problem one = p;
   // One key/value head on three threads takes the split schedules, on one thread the fused: the bits must agree.
-  compute(p, plan, 3);
-  for (auto [what, a, b] : {std::tuple{"out", &one.out, &p.out}, std::tuple{"dq", &one.dq, &p.dq},
-                            std::tuple{"dk", &one.dk, &p.dk}, std::tuple{"dv", &one.dv, &p.dv}})
+  compute(p, plan, want.weights, 3);
+  for (auto [what, a, b] :
+       {std::tuple{"out", &one.out, &p.out}, std::tuple{"dq", &one.dq, &p.dq}, std::tuple{"dk", &one.dk, &p.dk},
+        std::tuple{"dv", &one.dv, &p.dv}, std::tuple{"weights", &one.weights, &p.weights}})
     same_bits(name + what, *a, *b);
   same_bits(name + "lse", one.lse, p.lse);
   same_bits(name + "dtable", one.dtable, p.dtable);
@@ -125,7 +138,8 @@ int main(int argc, char** argv) {
       {{1, 2, 2, 40, 2100, 16, 16}, 0.02, true}, {{1, 8, 2, 2, 2500, 24, 40}, -1, false},
       {{2, 6, 2, 1, 71, 20, 12}, 0.7, true},
   };
-  const int features[] = {0, kCap, kSlopes | kTable, kTable | kStart, kAdditives, kSinks, kDropout, kAllFeatures};
+  const int features[] = {0,      kCap,     kSlopes | kTable, kTable | kStart, kAdditives,
+                          kSinks, kDropout, kReturned,        kAllFeatures};
   int count = 0;
   for (const std::string& isa : available_isas()) {
     select_isa(isa);
