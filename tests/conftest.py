@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from mmha import _kernels
+from mmha.data import registry
 
 
 @pytest.fixture(params=_kernels.available())
@@ -37,3 +39,18 @@ def one_thread() -> Iterator[None]:
 def in_ci() -> bool:
     """True where a missing network is a failure and not a reason to skip."""
     return os.environ.get("CI", "") not in ("", "0", "false")
+
+
+@pytest.fixture
+def fetched(in_ci: bool) -> Callable[[str], Path]:
+    """Gives the folder of a set of data in the users' cache; without a network the test is skipped, in CI it fails."""
+
+    def get(name: str) -> Path:
+        try:
+            return registry.get(name)
+        except registry.DataError as error:
+            if in_ci:
+                raise
+            pytest.skip(f"the registry is out of reach: {error}")
+
+    return get
