@@ -19,14 +19,13 @@ from mmha.nn.multihead_forward import (
     attend_cached,
     check_cache,
     check_inputs,
-    check_padding_dims,
     given_weights,
+    join_masks,
     project_apart,
     project_packed,
     turned,
 )
 from mmha.nn.rotary import Rotary
-from mmha.nn.torch_masks import join
 from mmha.ops.caches import Cache
 
 
@@ -169,8 +168,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         dropout_p = self.dropout if self.training else 0.0
         if cache is not None:
             sizes = check_cache(cache, sizes, need_weights, dropout_p)
-        padding = check_padding_dims(key_padding_mask, layout.batched)
-        joined = join(sizes, attn_mask, padding, is_causal, mask)
+        joined = join_masks(query, layout, sizes, attn_mask, key_padding_mask, is_causal, mask)
         q, k, v = self._project(query, key, value, layout, cache)
         extra = Extra(self.bias_k, self.bias_v, self.add_zero_attn)
         call = Call(joined, dropout_p, need_weights, extra)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmha import checks
 from mmha.nn.refusals import refused, require
 from mmha.nn.rotary import Rotary
-from mmha.nn.torch_masks import Joined, Sizes
+from mmha.nn.torch_masks import Joined, Sizes, join
 from mmha.ops import attention
 from mmha.ops.caches import Cache
 
@@ -61,30 +61,45 @@ def check_inputs(query: Any, key: Any, value: Any, dims: tuple[int, int, int], b
 
     Raises `Refused`, or TypeError for what is no tensor.
     """
-    for name, x in (("query", query), ("key", key), ("value", value)):
+    batched = isinstance(query, Tensor) and query.dim() == 3
+    if key is query and value is query and batched and not query.is_nested and dims == (query.shape[-1],) * 3:
+        return Layout(True, batch_first)  # self-attention, what nearly always comes
+    for name, x, dim in (("query", query, dims[0]), ("key", key, dims[1]), ("value", value, dims[2])):
         if not isinstance(x, Tensor):
             raise checks.type_error(name, "a tensor", x)
-        require(not x.is_nested, name, "a dense tensor (with a padding mask), not a nested one", "a nested tensor")
-    batched = query.dim() == 3
-    require(query.dim() in (2, 3), "query", "2 dimensions (L, E) or 3 with a batch", _shape(query))
-    for name, x, dim in (("query", query, dims[0]), ("key", key, dims[1]), ("value", value, dims[2])):
-        require(x.dim() == query.dim(), name, f"{query.dim()} dimensions, as the query has", _shape(x))
-        require(x.shape[-1] == dim, name, f"{dim} features in the last dimension", _shape(x))
-    if key is not value and key.shape[:-1] != value.shape[:-1]:
+        if x.is_nested:
+            raise refused(name, "a dense tensor (with a padding mask)", "a nested tensor")
+        if x.dim() not in (2, 3):
+            raise refused(name, "2 dimensions (T, E), or 3 with a batch", _shape(x))
+        if x.dim() != query.dim():
+            raise refused(name, f"{query.dim()} dimensions, as the query has", _shape(x))
+        if x.shape[-1] != dim:
+            raise refused(name, f"{dim} features in the last dimension", _shape(x))
+    if key.shape[:-1] != value.shape[:-1]:
         raise refused("value", f"the batch and length of the key, {checks.shape_text(key.shape[:-1])}", _shape(value))
     axis = 0 if batch_first else 1
-    if batched and query is not key and query.shape[axis] != key.shape[axis]:
+    if batched and query.shape[axis] != key.shape[axis]:
         raise refused("key", f"the batch of the query, N = {query.shape[axis]}", _shape(key))
     return Layout(batched, batch_first)
 
 
-def check_padding_dims(mask: Any, batched: bool) -> Any:
-    """key_padding_mask with a batch: that of unbatched input, (S,), gets one."""
-    if not isinstance(mask, Tensor):
-        return mask
-    letters = "2 dimensions (N, S) beside batched input" if batched else "1 dimension (S,) beside unbatched input"
-    require(mask.dim() == (2 if batched else 1), "key_padding_mask", letters, _shape(mask))
-    return mask if batched else mask.unsqueeze(0)
+def join_masks(
+    query: Tensor,
+    layout: Layout,
+    sizes: Sizes,
+    attn_mask: Any,
+    key_padding_mask: Any,
+    is_causal: bool,
+    mask: Any = None,
+) -> Joined:
+    """`torch_masks.join`, where the padding of unbatched input is (S,); nothing where there are no numbers."""
+    if isinstance(key_padding_mask, Tensor):
+        if key_padding_mask.dim() != (2 if layout.batched else 1):
+            letters = "2 dimensions (N, S) beside batched" if layout.batched else "1 dimension (S,) beside unbatched"
+            raise refused("key_padding_mask", f"{letters} input", _shape(key_padding_mask))
+        if not layout.batched:
+            key_padding_mask = key_padding_mask.unsqueeze(0)
+    return Joined() if query.is_meta else join(sizes, attn_mask, key_padding_mask, is_causal, mask)
 
 
 def project_packed(inputs: Three, weight: Tensor, bias: Tensor | None, heads: Heads) -> Three:
@@ -95,21 +110,21 @@ def project_packed(inputs: Three, weight: Tensor, bias: Tensor | None, heads: He
     query, key, value = inputs
     parts = [heads.query, heads.kv, heads.kv]
     if key is value and query is key:
-        q, k, v = torch.split(_in_heads(F.linear(query, weight, bias), heads.size), parts, -2)
+        q, k, v = _in_heads(F.linear(query, weight, bias), heads.size).split_with_sizes(parts, -2)
         return q, k, v
     if key is value:
         rows = [heads.query * heads.size, 2 * heads.kv * heads.size]
-        w_q, w_kv = torch.split(weight, rows)
-        b_q, b_kv = (None, None) if bias is None else torch.split(bias, rows)
-        k, v = torch.split(_in_heads(F.linear(key, w_kv, b_kv), heads.size), parts[1:], -2)
+        w_q, w_kv = weight.split_with_sizes(rows)
+        b_q, b_kv = (None, None) if bias is None else bias.split_with_sizes(rows)
+        k, v = _in_heads(F.linear(key, w_kv, b_kv), heads.size).split_with_sizes(parts[1:], -2)
         return _in_heads(F.linear(query, w_q, b_q), heads.size), k, v
-    return project_apart(inputs, torch.split(weight, [n * heads.size for n in parts]), bias, heads)
+    return project_apart(inputs, weight.split_with_sizes([n * heads.size for n in parts]), bias, heads)
 
 
 def project_apart(inputs: Three, weights: Any, bias: Tensor | None, heads: Heads) -> Three:
     """The same with three weights, (H D, Eq), (Hk D, Ek) and (Hk D, Ev); the biases still stand in one tensor."""
     rows = [heads.query * heads.size, heads.kv * heads.size, heads.kv * heads.size]
-    biases = (None, None, None) if bias is None else torch.split(bias, rows)
+    biases = (None, None, None) if bias is None else bias.split_with_sizes(rows)
     q, k, v = (_in_heads(F.linear(x, w, b), heads.size) for x, w, b in zip(inputs, weights, biases, strict=True))
     return q, k, v
 
@@ -157,7 +172,8 @@ def _with_extra(
     """The softmax over all keys, from that over the input's keys and its log-denominator: no key has to be copied."""
     extra, scores = call.extra, []
     if extra.key is not None:
-        scores.append((q.to(lse.dtype) @ _a_head(extra.key, q)[..., None].to(lse.dtype)) / math.sqrt(q.shape[-1]))
+        products = q.to(lse.dtype) * _a_head(extra.key, q)[:, None]  # autocast would round those of a matmul
+        scores.append(products.sum(-1, keepdim=True) / math.sqrt(q.shape[-1]))
     if extra.zero:
         scores.append(lse.new_zeros(*lse.shape, 1))
     score = torch.cat(scores, -1)
@@ -175,8 +191,8 @@ def _with_extra(
 
 def _a_head(x: Tensor, q: Tensor) -> Tensor:
     """(1, 1, Hk * D) as (H, D): query heads that share a key/value head share its numbers."""
-    rows = x.reshape(-1, q.shape[-1])
-    return rows.repeat_interleave(q.shape[1] // rows.shape[0], 0)
+    rows = x.reshape(-1, 1, q.shape[-1])
+    return rows.expand(-1, q.shape[1] // rows.shape[0], -1).flatten(0, 1)
 
 
 def _on_meta(q: Tensor, k: Any, v: Any, call: Call) -> tuple[Tensor, Tensor | None]:

@@ -15,13 +15,13 @@ from mmha.nn.multihead_forward import (
     Three,
     attend,
     check_inputs,
-    check_padding_dims,
     given_weights,
+    join_masks,
     project_apart,
     project_packed,
 )
 from mmha.nn.refusals import refused, require
-from mmha.nn.torch_masks import Sizes, join
+from mmha.nn.torch_masks import Sizes
 
 
 def multi_head_attention_forward(
@@ -102,8 +102,7 @@ def multi_head_attention_forward(
     sizes = layout.sizes(query, key, num_heads)
     q, k, v = _with_static(made, layout, sizes, static_k, static_v)
     sizes = sizes._replace(k_len=k.shape[2])
-    padding = check_padding_dims(key_padding_mask, layout.batched)
-    joined = join(sizes, attn_mask, padding, is_causal)
+    joined = join_masks(query, layout, sizes, attn_mask, key_padding_mask, is_causal)
     out, shares = attend(q, k, v, Call(joined, dropout_p if training else 0.0, need_weights, extra))
     out = F.linear(layout.join(out), out_proj_weight, out_proj_bias)
     return out, given_weights(shares, average_attn_weights, layout)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmha import checks
 from mmha.bias import Additive, Bias
 from mmha.masks import Causal, Keys, Mask, as_mask
+from mmha.masks.held import Shared
 from mmha.nn.refusals import refused, require
 from mmha.ops.autograd import float_mask
 
@@ -72,7 +73,7 @@ def join(
         if isinstance(keys, Tensor) and keys.dtype != torch.bool:
             added.append(keys[:, None, None])
         else:
-            seen.append(keys if isinstance(keys, Mask) else Keys(keys.logical_not()))
+            seen.append(keys if isinstance(keys, Mask) else Keys(Shared(keys.logical_not())))  # type: ignore[arg-type]
     if mask is not None:
         seen.append(_on_visible(mask))
     if is_causal:
