@@ -51,6 +51,28 @@ def test_any_layout_gives_the_same_result(layout: str, dtype: torch.dtype) -> No
     assert out.is_contiguous()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_heads_that_come_side_by_side_leave_side_by_side(dtype: torch.dtype) -> None:
+    # What the linear layers around attention take: (B, T, H, D) in memory, so that nothing is copied there.
+    def beside(x: Tensor) -> bool:
+        return x.transpose(1, 2).is_contiguous()
+
+    plain = [x.requires_grad_() for x in tensors((B, H, HK, TQ, TK, D, DV), dtype)]
+    leaves = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in plain]
+    results = []
+    for group in (plain, leaves):
+        out, weights = mmha.attention(*group, Causal(), return_weights=True)
+        results.append((out, weights, *torch.autograd.grad(out.sin().sum() + weights.sin().sum(), group)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    (out, weights, *grads), (seen, told, *turned) = results
+    assert all(x.is_contiguous() for x in (out, weights, *grads, told))
+    assert all(beside(x) for x in (seen, *turned))
+    mixed = mmha.attention(leaves[0], plain[1], plain[2], Causal())
+    assert beside(mixed)
+    assert [beside(x) for x in torch.autograd.grad(mixed.sum(), (leaves[0], plain[1]))] == [True, False]
+
+
 def test_a_negative_bit_reaches_no_kernel() -> None:
     q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
     for negative in (torch.complex(q, q).conj().imag, torch._neg_view(q)):

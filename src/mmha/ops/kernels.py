@@ -49,6 +49,21 @@ def has_kernel(q: Tensor, v: Tensor) -> bool:
     return 0 not in q_shape and 0 not in v_shape and q_shape[3] <= MAX_HEAD_DIM and v_shape[3] <= MAX_HEAD_DIM
 
 
+def like(x: Tensor, width: int) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """Dimensions and strides of (B, H, T, width) where the heads of a token stand side by side if those of x do.
+
+    So models have them before and after attention, and what comes in their order need not be copied into it.
+    """
+    (batch, heads, length, _), (_, head, token, _) = x.shape, x.stride()
+    steps = (width, heads * width) if head < token else (length * width, width)
+    return (batch, heads, length, width), (heads * length * width, *steps, 1)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Room for what has the shape and dtype of x, in its order of heads and tokens."""
+    return x.new_empty_strided(*like(x, x.shape[3]))
+
+
 def forward(
     plan: masks.Plan, q: Tensor, k: Tensor, v: Tensor, call: Call, want_lse: bool = True, for_backward: bool = True
 ) -> Results:
@@ -57,11 +72,11 @@ def forward(
     That is, in half precision, the residual: what rounding took away from out, in its dtype and shape. Backward
     multiplies the gradient of out by the two of them; by out alone the product would be too coarse.
     """
+    dims, steps = like(q, v.shape[3])
+    out = q.new_empty_strided(dims, steps)
+    at_out = out.data_ptr(), dims, steps[:3]
     (q, at_q), (k, at_k), (v, at_v) = _rows(q), _rows(k), _rows(v)
     batch, heads, q_len, dim = at_q[1]
-    width = at_v[1][3]
-    out = q.new_empty(batch, heads, q_len, width)
-    at_out = out.data_ptr(), (batch, heads, q_len, width), (heads * q_len * width, q_len * width, width)
     lse = q.new_empty(batch, heads, q_len, dtype=torch.float32) if want_lse else None
     residual = torch.empty_like(out) if for_backward and out.dtype != torch.float32 else None
     scale = 1.0 / math.sqrt(dim) if call.scale is None else call.scale
@@ -100,13 +115,15 @@ def backward(
     saved: q, k, v, and out, lse and residual of `forward` (the last only if there was one); grads: of out, of lse and
     of the weights, which are then given.
     """
-    (q, at_q), (k, at_k), (v, at_v), grad_out = *map(_rows, saved[:3]), _rows(grads[0])
+    (q, at_q), (k, at_k), (_v, at_v), grad_out = *map(_rows, saved[:3]), _rows(grads[0])
     lse, dtype, threads = saved[4].contiguous(), DTYPES[q.dtype], torch.get_num_threads()
-    out, residual = saved[3].contiguous(), saved[5].contiguous() if len(saved) > 5 else None
+    (out, at_out), residual = _rows(saved[3]), saved[5] if len(saved) > 5 else None
+    if residual is not None and residual.stride() != out.stride():  # a compiler may have moved one of them
+        residual = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype).copy_(residual)
     # With lse and the weights p outputs as well: ds = p * (dp - sum(p * dp) + grad_lse), where dp is what comes by way
     # of the values and directly, and the kernels subtract one number per row.
     delta = torch.empty_like(lse)
-    _kernels.row_dot(dtype, _rows(out)[1], _address(residual), grad_out[1], delta.data_ptr(), threads)
+    _kernels.row_dot(dtype, at_out, _address(residual), grad_out[1], delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
     extras, grad_weights = make_extras(call, q.shape[0]), None
@@ -114,7 +131,7 @@ def backward(
         # Hidden pairs hold anything, and 0 times NaN is NaN.
         grad_weights, extras = grads[2].masked_fill(own_weights == 0, 0), extras or NO_EXTRAS
         delta += _dot_rows(plan, q, k, lse, call, (own_weights, grad_weights))
-    made = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    made = empty_like(saved[0]), empty_like(saved[1]), empty_like(saved[2])
     scale = 1.0 / math.sqrt(q.shape[3]) if call.scale is None else call.scale
     at_grad = NOTHING if grad_weights is None else at_numbers(grad_weights)
     native: _kernels.Saved = (at_q, at_k, at_v, lse.data_ptr(), delta.data_ptr(), grad_out[1], at_grad)

@@ -35,7 +35,7 @@ def run(
     if kernels.has_kernel(q, v):
         return kernels.forward(call.plan(q, k), q, k, v, call, want_lse, for_backward)
     out, lse, _ = reference.attention(q, k, v, _rule(q, k, call))
-    return out.to(q.dtype), lse.to(_lse_dtype(q)), None
+    return _ordered(q, out), lse.to(_lse_dtype(q)), None
 
 
 def run_weights(
@@ -46,7 +46,7 @@ def run_weights(
     if not kernels.has_kernel(q, v):
         out, lse, weights = reference.attention(q, k, v, _rule(q, k, call), return_weights=True)
         assert weights is not None
-        return out.to(q.dtype), lse.to(_lse_dtype(q)), weights.to(q.dtype), None
+        return _ordered(q, out), lse.to(_lse_dtype(q)), weights.to(q.dtype), None
     plan = call.plan(q, k)
     out, made, more = kernels.forward(plan, q, k, v, call, True, for_backward)
     assert made is not None
@@ -130,7 +130,12 @@ def _reference_gradients(
     extras = (made.slopes, table, made.sinks, *(made.additive or ()))
     parts = zip(extras, call.differentiable(), wanted, strict=True) if any(wanted) else ()
     more = [g.to(x.dtype) for g, x, want in parts if want and g is not None and x is not None]
-    return made.q.to(q.dtype), made.k.to(q.dtype), made.v.to(q.dtype), more
+    return _ordered(q, made.q), _ordered(k, made.k), _ordered(v, made.v), more
+
+
+def _ordered(x: Tensor, made: Tensor) -> Tensor:
+    """What the reference made, in the dtype of x and its order of heads and tokens, as the kernels would leave it."""
+    return x.new_empty_strided(*kernels.like(x, made.shape[3])).copy_(made)
 
 
 def _rule(q: Tensor, k: Tensor, call: Call) -> reference.Rule:
@@ -149,15 +154,15 @@ def _lse_dtype(q: Tensor) -> torch.dtype:
 
 def forward_like(q: Tensor, k: Tensor, v: Tensor, for_backward: bool, *_: Any) -> Three:
     """What `forward` returns."""
-    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    out = q.new_empty_strided(*kernels.like(q, v.shape[3]))
     lse = q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
     rounds = for_backward and q.dtype in (torch.bfloat16, torch.float16)
-    return out, lse, q.new_empty(out.shape if rounds else 0)
+    return out, lse, torch.empty_like(out) if rounds else q.new_empty(0)
 
 
 def backward_like(saved: Sequence[Tensor], *rest: Any) -> Gradients:
     """What `backward` and `weights_backward` return."""
-    q, k, v = (x.new_empty(x.shape) for x in saved[:3])
+    q, k, v = map(kernels.empty_like, saved[:3])
     wanted, call = rest[3], Call(*rest[4:])
     parts = [x for x, want in zip(call.parts(), wanted, strict=True) if want and x is not None]
     return q, k, v, [x.new_empty(x.shape) for x in parts]
