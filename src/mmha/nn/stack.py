@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from mmha import checks
 from mmha.masks import Mask, as_mask
-from mmha.nn.multihead_forward import check_inputs
+from mmha.nn.multihead_forward import check_inputs, join_masks
 from mmha.nn.refusals import refused
-from mmha.nn.torch_masks import join
 from mmha.ops.autograd import float_mask
 
 Activation = str | Callable[[Tensor], Tensor]
@@ -63,10 +62,8 @@ def settle(
     features = attention.embed_dim, attention.kdim, attention.vdim
     layout = check_inputs(query, key, key, features, attention.batch_first)
     sizes = layout.sizes(query, key, attention.num_heads)
-    if not layout.batched and isinstance(padding, Tensor):
-        padding = padding.unsqueeze(0)
     with _versioned():
-        mask, bias = join(sizes, attn_mask, padding, is_causal, more)
+        mask, bias = join_masks(query, layout, sizes, attn_mask, padding, is_causal, more)
         added = () if bias is None else bias.parts().additives
         if isinstance(mask, Tensor) and mask.dtype != torch.bool:
             if torch.compiler.is_compiling():  # its numbers cannot be looked at yet
