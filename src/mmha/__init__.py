@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from .nn import pack as pack
     from .nn import unpack as unpack
     from .ops import attention as attention
+    from .patching import patch as patch
 
 __version__ = "0.1.0"
 
 # Public names are imported at their first use: `import mmha`, and with it `mmha --help`, must not wait for torch.
 _HOME = {
     "KVCache": "mmha.cache", "PagedKVCache": "mmha.cache", "Rotary": "mmha.nn", "attention": "mmha.ops",
-    "masked_multihead_attention": "mmha.cache", "pack": "mmha.nn", "unpack": "mmha.nn",
+    "masked_multihead_attention": "mmha.cache", "pack": "mmha.nn",
+    "patch": "mmha.patching", "unpack": "mmha.nn",
 }  # fmt: skip
 _MODULES = ("bias", "cache", "huggingface", "masks", "nn", "reference")
 
 __all__ = [
     "KVCache", "PagedKVCache", "Rotary", "__version__", "attention", "bias", "cache", "huggingface",
-    "masked_multihead_attention", "masks", "nn", "pack", "reference", "unpack",
+    "masked_multihead_attention", "masks", "nn", "pack", "patch", "reference", "unpack",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmha import checks
 from mmha.masks import Causal, Mask
+from mmha.nn.refusals import refused
 from mmha.ops import attention
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -52,9 +53,10 @@ def scaled_dot_product_attention(
         influence, NaN included.
 
     Raises:
-        RuntimeError, as torch does: for shapes and dtypes that do not fit, attn_mask beside is_causal, a dropout_p
-        outside of 0 to 1. TypeError: for an argument of the wrong type. ValueError: for a scale, or numbers in a float
-        mask, that are NaN or infinite. What else `mmha.attention` raises: on other devices, for second derivatives.
+        Refused: (a RuntimeError, as torch raises, and a ValueError) for shapes and dtypes that do not fit, attn_mask
+            beside is_causal, a dropout_p outside of 0 to 1.
+        TypeError: for an argument of the wrong type. ValueError: for a scale, or numbers in a float mask, that are NaN
+            or infinite. What else `mmha.attention` raises: on other devices, for second derivatives.
 
     Source: Vaswani et al. 2017, equation 1; torch's documentation of the function.
 
@@ -66,7 +68,7 @@ def scaled_dot_product_attention(
     """
     _check_arguments(attn_mask, is_causal, enable_gqa)
     if isinstance(dropout_p, (int, float)) and not 0.0 <= dropout_p <= 1.0:
-        raise _misfit("dropout_p", "a number from 0 to 1", str(dropout_p))
+        raise refused("dropout_p", "a number from 0 to 1", str(dropout_p))
     rank = _check_tensors(query, key, value)
     if rank == 3 and isinstance(attn_mask, Mask) and not enable_gqa:
         q, k, v = (x.unsqueeze(-3) for x in (query, key, value))
@@ -91,7 +93,7 @@ def _check_arguments(attn_mask: Any, is_causal: Any, enable_gqa: Any) -> None:
     if attn_mask is not None and not isinstance(attn_mask, (Tensor, Mask)):
         raise checks.type_error("attn_mask", "None, a bool or float tensor, or a Mask", attn_mask)
     if is_causal and attn_mask is not None:
-        raise _misfit(
+        raise refused(
             "attn_mask", "None beside is_causal=True (join masks: Causal() & mask)", checks.describe(attn_mask)
         )
 
@@ -107,15 +109,15 @@ def _check_tensors(query: Any, key: Any, value: Any) -> int:
         if not isinstance(x, Tensor):
             raise checks.type_error(name, f"a tensor {letters}", x)
         if x.dim() < 2:
-            raise _misfit(name, f"2 dimensions or more, {letters}", f"shape {checks.shape_text(x.shape)}")
+            raise refused(name, f"2 dimensions or more, {letters}", f"shape {checks.shape_text(x.shape)}")
         if x.dtype not in DTYPES:
-            raise _misfit(name, "dtype float32, bfloat16, float16 or float64", _name(x.dtype))
+            raise refused(name, "dtype float32, bfloat16, float16 or float64", _name(x.dtype))
         if x.dtype != query.dtype:
-            raise _misfit(name, f"the dtype of query, {_name(query.dtype)}", _name(x.dtype))
+            raise refused(name, f"the dtype of query, {_name(query.dtype)}", _name(x.dtype))
     if key.shape[-1] != query.shape[-1]:
-        raise _misfit("key", f"the head size of query, {query.shape[-1]}", f"shape {checks.shape_text(key.shape)}")
+        raise refused("key", f"the head size of query, {query.shape[-1]}", f"shape {checks.shape_text(key.shape)}")
     if value.shape[-2] != key.shape[-2]:
-        raise _misfit("value", f"the length of key, {key.shape[-2]}", f"shape {checks.shape_text(value.shape)}")
+        raise refused("value", f"the length of key, {key.shape[-2]}", f"shape {checks.shape_text(value.shape)}")
     return max(int(query.dim()), int(key.dim()), int(value.dim()))
 
 
@@ -131,7 +133,7 @@ def _four(
     if enable_gqa:
         for name, h in (("key", k_heads), ("value", v_heads)):
             if heads != h and (h == 0 or heads % h):
-                raise _misfit(name, f"heads that divide those of query, {heads}", str(h))
+                raise refused(name, f"heads that divide those of query, {heads}", str(h))
     else:
         (k_heads,) = _broadcast([(k_heads,), (v_heads,)], "heads Hk", tensors)
         (heads,) = _broadcast([(heads,), (k_heads,)], "heads H", tensors)
@@ -153,28 +155,23 @@ def _broadcast(shapes: Any, what: str, tensors: tuple[Tensor, Tensor, Tensor]) -
     except RuntimeError:
         hint = ", or enable_gqa=True" if what.startswith("heads") else ""
         got = ", ".join([checks.shape_text(x.shape) for x in tensors])
-        raise _misfit("query, key, value", f"{what} that broadcast{hint}", f"shapes {got}") from None
+        raise refused("query, key, value", f"{what} that broadcast{hint}", f"shapes {got}") from None
 
 
 def _four_mask(mask: Tensor, dtype: torch.dtype, pairs: tuple[int, ...]) -> Tensor:
     """The mask as `attention` takes it, when it fits the pairs (..., H, L, S)."""
     if mask.dtype not in (torch.bool, torch.float32, dtype):
-        raise _misfit("attn_mask", f"dtype bool, float32 or that of query, {_name(dtype)}", _name(mask.dtype))
+        raise refused("attn_mask", f"dtype bool, float32 or that of query, {_name(dtype)}", _name(mask.dtype))
     trailing = pairs[len(pairs) - mask.dim() :]
     if mask.dim() > len(pairs) or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
         text = f"a shape that broadcasts to (..., H, L, S) = {checks.shape_text(pairs)}"
-        raise _misfit("attn_mask", text, checks.shape_text(mask.shape))
+        raise refused("attn_mask", text, checks.shape_text(mask.shape))
     if mask.dim() < 4 or len(pairs) == 4:
         return mask
     batch, own = pairs[:-3], mask.shape[-3:]
     if all(size == 1 for size in mask.shape[:-3]):
         return mask.reshape(own)
     return mask.expand(*batch, *own).reshape(math.prod(batch), *own)
-
-
-def _misfit(argument: str, expected: str, got: str) -> RuntimeError:
-    """torch raises RuntimeError for tensors that do not fit: so does this, in the house's words."""
-    return RuntimeError(checks.message(argument, expected, got))
 
 
 def _name(dtype: torch.dtype) -> str:
