@@ -1,12 +1,19 @@
-"""What every test of this folder needs: "mmha" known to transformers."""
+"""Every test here finds the name "mmha" registered, and one thread: models this small only wait for a second one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 import mmha.huggingface
 
 
-@pytest.fixture
-def registered() -> None:
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     mmha.huggingface.register()
+    yield
+    torch.set_num_threads(threads)

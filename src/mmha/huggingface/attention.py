@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import output_capturing
 
 from mmha import checks
 from mmha.bias import Additive
@@ -38,10 +38,11 @@ def attention_forward(
     for name, meaning in REFUSED.items():
         if options.get(name) is not None:
             raise NotImplementedError(
-                checks.message(name, "None with attn_implementation='mmha' (use 'eager')", f"{meaning}")
+                checks.message(name, "None with attn_implementation='mmha' (use 'eager')", meaning)
             )
-    batch = max(len(query), len(key))  # queries that are learned come once for the whole batch
-    query, key, value = (x if len(x) == batch else x.expand(batch, -1, -1, -1) for x in (query, key, value))
+    if query.shape[0] != key.shape[0]:  # queries that are learned come once for the whole batch
+        batch = max(query.shape[0], key.shape[0])
+        query, key, value = (x.expand(batch, -1, -1, -1) for x in (query, key, value))
     mask, q_start = _mask(module, query, key, attention_mask, options.get("is_causal"))
     position_bias, wanted = options.get("position_bias"), _wants_weights(module, options)
     result = attention(
@@ -66,7 +67,8 @@ def _mask(
 ) -> tuple[Mask | Tensor | None, int | None]:
     """The mask and the position of the first query, of what the model handed on."""
     if isinstance(given, MaskTensor):
-        if given.shape[0] == len(query) and given.shape[2:] == (query.shape[2], key.shape[2]) and not given.is_written:
+        sizes = (query.shape[0], 1, query.shape[2], key.shape[2])
+        if given.sizes == sizes and not given.is_written:
             return given.value, given.q_start
         given = given.dense()
     if given is not None:
@@ -88,5 +90,4 @@ def _wants_weights(module: torch.nn.Module, options: dict[str, Any]) -> bool:
         return True
     if torch.compiler.is_compiling():
         return False
-    recorded = importlib.import_module("transformers.utils.output_capturing")._active_collector.get()
-    return any("attentions" in name for name in recorded or ())
+    return any("attentions" in name for name in output_capturing._active_collector.get() or ())

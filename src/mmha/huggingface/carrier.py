@@ -11,7 +11,10 @@ from torch.utils import _pytree as pytree
 from mmha.masks import Mask
 
 _CPU = torch.device("cpu")
-_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+#: Asks for no number, and gives the tensor itself or a copy, never a part of it that could be written to.
+_UNREAD = frozenset({
+    "__get__", "__len__", "contiguous", "dim", "is_contiguous", "is_floating_point", "numel", "size", "stride", "to",
+})  # fmt: skip
 
 
 class MaskTensor(Tensor):
@@ -24,6 +27,7 @@ class MaskTensor(Tensor):
 
     value: Mask
     q_start: int | None
+    sizes: tuple[int, int, int, int]
     _dense: Tensor | None
     _version_made: int
 
@@ -33,24 +37,31 @@ class MaskTensor(Tensor):
     ) -> MaskTensor:
         batch, q_len, k_len = sizes
         made: MaskTensor = Tensor._make_wrapper_subclass(cls, (batch, 1, q_len, k_len), dtype=dtype, device=_CPU)
-        made.value = value
+        made.value, made.sizes = value, (batch, 1, q_len, k_len)
         made.q_start = None if q_start == k_len - q_len else q_start  # None is what plans are found by soonest
         made._dense = None
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, first = kwargs or {}, args[0] if args else None
+        with torch._C.DisableTorchFunctionSubclass():
+            if isinstance(first, MaskTensor) and not first.is_written:
+                if func.__name__ in _UNREAD:
+                    return func(*args, **kwargs)
+                if func.__name__ == "detach" or (func.__name__ == "__getitem__" and first._is_whole(args[1])):
+                    return first._twin()
+            return cls.__torch_dispatch__(func, types, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func in _SAME and not args[0].is_written:
-            return args[0]._twin()
         args, kwargs = pytree.tree_map_only(MaskTensor, MaskTensor.dense, (args, kwargs or {}))
         return func(*args, **kwargs)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"MaskTensor({self.value!r}, shape={tuple(self.shape)})"
+        return f"MaskTensor({self.value!r}, shape={self.sizes})"
 
     @property
     def is_written(self) -> bool:
@@ -60,15 +71,22 @@ class MaskTensor(Tensor):
     def dense(self) -> Tensor:
         """The tensor itself, built when it is first asked for."""
         if self._dense is None:
-            batch, _, q_len, k_len = self.shape
+            batch, _, q_len, k_len = self.sizes
             with torch.inference_mode(False), torch.no_grad():  # a tensor made for inference would count no versions
                 seen = self.value.dense(batch, 1, q_len, k_len, self.q_start)
-                made = torch.zeros(seen.shape, dtype=self.dtype, device="cpu")
+                made = torch.zeros(seen.shape, dtype=self.dtype, device=_CPU)
                 self._dense = made.masked_fill_(~seen, torch.finfo(self.dtype).min)
                 self._version_made = self._dense._version
         return self._dense
 
+    def _is_whole(self, index: Any) -> bool:
+        """Whether indexing leaves everything: models cut a mask to the length of the keys, which it mostly has."""
+        parts = index if isinstance(index, tuple) else (index,)
+        if not all(part is Ellipsis or isinstance(part, slice) for part in parts):
+            return False
+        return torch.empty(self.sizes, device="meta")[index].shape == self.sizes
+
     def _twin(self) -> MaskTensor:
-        batch, _, q_len, k_len = self.shape
+        batch, _, q_len, k_len = self.sizes
         start = k_len - q_len if self.q_start is None else self.q_start
         return MaskTensor(self.value, (batch, q_len, k_len), start, self.dtype)

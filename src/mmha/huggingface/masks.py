@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import masking_utils as library
 
 from mmha.huggingface.carrier import MaskTensor
 from mmha.huggingface.rules import Frame, translate
@@ -19,7 +19,7 @@ def attention_mask(
     kv_length: int,
     q_offset: int | Tensor = 0,
     kv_offset: int = 0,
-    mask_function: Any = None,
+    mask_function: Any = library.causal_mask_function,
     attention_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor | None:
@@ -28,8 +28,6 @@ def attention_mask(
     A query stands at q_offset + its row, a key at kv_offset + its column. None where everything is visible and the
     caller takes None for that. While a compiler traces, the dense tensor: no value can pass through its graph.
     """
-    library = importlib.import_module("transformers.masking_utils")
-    mask_function = library.causal_mask_function if mask_function is None else mask_function
     if library.is_tracing(attention_mask):
         sizes = (batch_size, q_length, kv_length, q_offset, kv_offset)
         dense: Tensor | None = library.eager_mask(*sizes, mask_function, attention_mask, **options)

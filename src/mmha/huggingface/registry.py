@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mmha.huggingface.attention import attention_forward
-from mmha.huggingface.masks import attention_mask
-
 NAME = "mmha"
 OLDEST = (5, 24)  # from here on a mask function is told lengths and offsets, and not positions
 
@@ -35,6 +32,9 @@ def register() -> None:
     'mmha'
     """
     functions, mask_functions = _interfaces()
+    from mmha.huggingface.attention import attention_forward
+    from mmha.huggingface.masks import attention_mask
+
     functions.register(NAME, attention_forward)
     mask_functions.register(NAME, attention_mask)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import CodeType
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import masking_utils as library
 
 from mmha.masks import And, Causal, Chunked, Documents, Full, Keys, Mask, Or, Predicate, Window
 
@@ -85,7 +85,6 @@ def _captured(rule: Any) -> list[Any]:
 @functools.cache
 def _makers() -> dict[CodeType, Maker]:
     """By the code of each function that transformers makes rules of: what makes its mask, or None where it cannot."""
-    library = importlib.import_module("transformers.masking_utils")
     some = torch.zeros(1, 1, dtype=torch.int64)
     rules: dict[Any, Maker] = {
         library.causal_mask_function: _causal,
@@ -181,7 +180,6 @@ def _within(frame: Frame, rules: Sequence[Rule]) -> Frame:
 
 def _predicate(rule: Rule, frame: Frame) -> Mask:
     """A rule that nothing is known of: asked block by block, as transformers itself asks it."""
-    library = importlib.import_module("transformers.masking_utils")
     if frame.positions is not None:
         rule = library.remap_positions_for_packed_sequence(rule, frame.positions)
 
