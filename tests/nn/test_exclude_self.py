@@ -133,3 +133,5 @@ def test_it_needs_layers_that_take_keys_from_elsewhere() -> None:
         ValueError, match=r"`keys_from`: expected 6 features in the last dimension, got shape \(3, 2, 7\)"
     ):
         ours(torch.zeros(3, 2, 6), keys_from=torch.zeros(3, 2, 7))
+    with pytest.raises(ValueError, match="`src`: expected 2 dimensions"):
+        encoder(1)(torch.zeros(WIDTH))

@@ -91,10 +91,11 @@ class TransformerEncoder(nn.TransformerEncoder):
 
     x_0 = src, x_l = layer_l(x_{l-1}), out = norm(x_L). With exclude_self, out_i follows from every visible token but
     token i itself: x_0 = start + PE, a learned vector plus sinusoidal positions, x_l = layer_l(x_{l-1}) with the keys
-    and values of all layers taken from src, and the mask joined with ~Window(0, 0).
+    and values of all layers taken from src, and the mask joined with ~Window(0, 0): docs/exclude_self.md.
 
     Args: torch's. enable_nested_tensor and mask_check are accepted and have no effect: padded rows are neither cut off
-        nor set to 0, in training and in evaluation alike. exclude_self needs layers of this package.
+        nor set to 0, in training and in evaluation alike. Batches are not packed, because torch's results are defined
+        at padding, too; `mmha.pack` is for who does not need them. exclude_self needs layers of this package.
     Forward: torch's arguments; mask and src_key_padding_mask are tensors in torch's meaning (True = hidden, float =
         added) or masks as values. What they say is found once for all layers. is_causal=True alone is enough; a mask
         given beside it holds, too.
@@ -130,13 +131,12 @@ class TransformerEncoder(nn.TransformerEncoder):
         required = self.exclude_self or isinstance(mask, Mask) or isinstance(src_key_padding_mask, Mask)
         if not take_values(self.layers, TransformerEncoderLayer, required):
             return super().forward(src, mask, src_key_padding_mask, is_causal)  # type: ignore[arg-type]
-        x, given, others = src, {}, None
-        if self.exclude_self:
-            x, given, others = self._without_tokens(src), {"keys_from": src}, Not(Window(0, 0))
+        others = Not(Window(0, 0)) if self.exclude_self else None
         with checks.renamed(query="src", attn_mask="mask", key_padding_mask="src_key_padding_mask"):
             pairs, padding = settle(
                 self.layers[0].self_attn, src, src, mask, src_key_padding_mask, bool(is_causal), others
             )
+        x, given = (self._without_tokens(src), {"keys_from": src}) if self.exclude_self else (src, {})
         for layer in self.layers:
             x = layer(x, src_mask=pairs, src_key_padding_mask=padding, is_causal=False, **given)
         return x if self.norm is None else self.norm(x)
