@@ -134,10 +134,19 @@ def weights(returned: Any, inputs: dict[str, Tensor], prefix: str = "") -> Itera
                 yield f"{prefix}{name}[{layer}]", rows[real(inputs, rows)]
 
 
+HOW = [
+    {},
+    pytest.param({"cache_implementation": "static", "disable_compile": True}, marks=pytest.mark.slow),
+    pytest.param({"num_beams": 3, "num_return_sequences": 2}, marks=pytest.mark.slow),
+    pytest.param({"use_cache": False}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("how", HOW, ids=["greedy", "static cache", "beams", "no cache"])
 @pytest.mark.parametrize("name", [n for n in named(zoo.WORKS) if FAMILY[n].generates])
-def test_generated_tokens_are_those_of_eager(name: str) -> None:
+def test_generated_tokens_are_those_of_eager(name: str, how: dict[str, Any]) -> None:
     inputs = {n: x for n, x in FAMILY[name].inputs().items() if not n.startswith("decoder")}
-    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, **how}
     made = [
         m.eval().generate(**inputs, **settings, return_dict_in_generate=True, output_scores=True) for m in models(name)
     ]
