@@ -171,6 +171,7 @@ def test_what_calls_torch_itself_comes_to_us_inside_a_patch(name: str) -> None:
 @pytest.mark.parametrize("name", named(zoo.OWN))
 def test_attention_of_the_models_own_stays_right(name: str) -> None:
     eager, ours = models(name)
+    assert not type(ours)._can_set_attn_implementation()
     inputs = FAMILY[name].inputs()
     agree(results(ours, inputs), results(eager, inputs))
     with mmha.patch(), torch.no_grad(), Calls() as calls:
