@@ -69,6 +69,18 @@ def test_joined_with_padding_and_tensors(given: dict[str, Any]) -> None:
     assert torch.equal(reaches(model, None, padding, True, batch=2) > 0, wanted.tril())
 
 
+class Named(TransformerEncoderLayer):
+    """A layer with a forward of its own."""
+
+    def forward(self, src: Tensor, **named: Any) -> Tensor:  # type: ignore[override]
+        return super().forward(src, **named)
+
+
+def test_layers_with_a_forward_of_their_own_exclude_as_well() -> None:
+    model = TransformerEncoder(Named(WIDTH, 2, 11, 0.0, batch_first=True), 2, exclude_self=True)
+    assert torch.equal(reaches(model)[0] > 0, APART)
+
+
 def test_nan_in_a_token_does_not_reach_its_own_row() -> None:
     model, x = encoder(3), torch.randn(1, LENGTH, WIDTH)
     spoilt = x.clone()

@@ -131,11 +131,14 @@ def test_strictly_causal_masks_work_as_they_are() -> None:
     assert grad.isfinite().all()
 
 
-def test_a_learned_mask_gets_its_gradient() -> None:
+@pytest.mark.parametrize("scores", [SCORES, torch.zeros(SRC, SRC)], ids=["numbers", "zeros"])
+def test_a_learned_mask_gets_its_gradient(scores: Tensor) -> None:
     theirs, ours = twins("TransformerEncoder")
     x = tokens(SRC)
-    wanted, found = (SCORES.double().masked_fill(BAND, -torch.inf).requires_grad_() for _ in range(2))
     seed = torch.randn_like(x)
+    wanted, alone, joined = (scores.double().masked_fill(BAND, -torch.inf).requires_grad_() for _ in range(3))
     (theirs(x, wanted) * seed).sum().backward()
-    (ours(x, found, KeyPadding(SRC)) * seed).sum().backward()
-    torch.testing.assert_close(found.grad, wanted.grad.masked_fill(BAND, 0.0))
+    (ours(x, alone) * seed).sum().backward()
+    (ours(x, joined, KeyPadding(SRC)) * seed).sum().backward()
+    for found in (alone, joined):
+        torch.testing.assert_close(found.grad, wanted.grad.masked_fill(BAND, 0.0))

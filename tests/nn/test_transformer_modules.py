@@ -158,15 +158,26 @@ def test_dropout_is_for_training_and_settled_by_the_seed() -> None:
     assert torch.equal(run(1), run(2))
 
 
-def test_one_plan_for_all_layers() -> None:
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("added", [None, 0.0, 0.5])
+def test_one_plan_for_all_layers(added: float | None, inference: bool) -> None:
     # More keys than a plan is remembered for by their content: one mask a layer would be one plan a layer.
     decoder = TransformerDecoder(mmha.nn.TransformerDecoderLayer(4, 2, 3, batch_first=True), 3)
-    keys = 40_003
-    hidden = torch.arange(keys)[None] > 70
-    out = decoder(torch.zeros(1, 1, 4), torch.zeros(1, keys, 4), memory_key_padding_mask=hidden)
-    sizes = [key[1] for key in PLANS._plans]  # type: ignore[index]
-    assert out.requires_grad  # its graph keeps the masks, and so their plans, alive
-    assert sizes.count((1, 2, 1, keys)) == 1
+    keys, counts = 40_003, []
+
+    def count(*_: Any) -> None:
+        counts.append([key[1] for key in PLANS._plans].count((1, 2, 1, keys)))  # type: ignore[index]
+
+    for layer in decoder.layers:
+        layer.register_forward_hook(count)
+    with torch.inference_mode(inference):
+        hidden = torch.arange(keys)[None] > 70
+        tgt, memory = torch.zeros(1, 1, 4), torch.zeros(1, keys, 4)
+        if added is None:
+            decoder(tgt, memory, memory_key_padding_mask=hidden)
+        else:
+            decoder(tgt, memory, memory_mask=torch.full((1, keys), added).masked_fill(hidden, -torch.inf))
+    assert counts == [1, 1, 1]
 
 
 def test_num_kv_heads_and_rotary_are_for_the_self_attention() -> None:
@@ -229,7 +240,7 @@ def test_torchs_layers_in_our_stacks() -> None:
     with pytest.raises(TypeError, match=message):
         mixed(x, Causal())
     decoder = TransformerDecoder(nn.TransformerDecoderLayer(**SIZES, dtype=torch.float64), 1)
-    assert decoder(tokens(TGT), tokens(SRC)).shape == (TGT, 2, WIDTH)
+    assert decoder(tokens(TGT), tokens(SRC), CAUSAL[:TGT, :TGT].double()).shape == (TGT, 2, WIDTH)
     with pytest.raises(TypeError, match=r"`layers`: expected mmha.nn.TransformerDecoderLayers"):
         decoder(tokens(TGT), tokens(SRC), Causal())
 
