@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-all check bench bench-decode format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo test test-all check bench bench-decode bench-end-to-end format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -63,6 +63,11 @@ bench: $(VENV)/.installed
 bench-decode: $(VENV)/.installed
 	$(BIN)/python benchmarks/decode_peers.py --json benchmarks/results/decode_peers.json
 	$(BIN)/python benchmarks/generation.py --json benchmarks/results/generation.json
+	$(BIN)/python benchmarks/fill_readme.py
+
+# Whole models, transformers' among them. Some minutes, of which FlexAttention compiles two or three.
+bench-end-to-end: $(VENV)/.dev
+	$(BIN)/python benchmarks/end_to_end.py --json benchmarks/results/end_to_end.json
 	$(BIN)/python benchmarks/fill_readme.py
 
 wheel: $(BIN)/python

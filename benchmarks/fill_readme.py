@@ -1,6 +1,6 @@
-"""Put the figures of `make bench` and `make bench-decode` into the README: python benchmarks/fill_readme.py
+"""Put the figures of the `make bench` family into the README: python benchmarks/fill_readme.py
 
-Everything between the two `bench` comments, and between the two `decode` comments, is replaced by what the files in
+Everything between the two `bench` comments, and likewise `decode` and `end_to_end`, is replaced by what the files in
 results/ say, so that no figure is ever typed. What has no results yet stays as it is.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import decode_section
+import end_to_end_section
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -98,6 +99,8 @@ def sections(results: Path) -> dict[str, str]:
     made = {"bench": section(runs["bench"])} if "bench" in runs else {}
     if {"decode_peers", "generation"} <= set(runs):
         made["decode"] = decode_section.section(runs["decode_peers"], runs["generation"])
+    if "end_to_end" in runs:
+        made["end_to_end"] = end_to_end_section.section(runs["end_to_end"])
     return made
 
 
