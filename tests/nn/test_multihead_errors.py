@@ -45,6 +45,8 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
         r"N = 2, H = 3, L = 5, S = 7, got \(7, 5\)", True,
     ),
     "3-D mask": ({"attn_mask": torch.zeros(H, L, S)}, r"`attn_mask`: expected .*, got \(3, 5, 7\)", True),
+    "4-D mask": ({"attn_mask": torch.zeros(3, H, L, S)}, r"`attn_mask`: expected .*, got \(3, 3, 5, 7\)", True),
+    "heads of a 4-D mask": ({"attn_mask": torch.zeros(N, 2, L, S)}, r"`attn_mask`: expected .*, got \(2, 2, 5", True),
     "1-D mask": ({"attn_mask": torch.zeros(S)}, r"`attn_mask`: expected shape \(L, S\), .*, got \(7,\)", True),
     "5-D mask": ({"attn_mask": torch.zeros(1, N, H, L, S)}, r"`attn_mask`: expected shape \(L, S\)", True),
     "integers": ({"attn_mask": torch.full((L, S), 2)}, r"`attn_mask`: expected integers 0 and 1 .*, got others", True),

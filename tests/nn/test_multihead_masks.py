@@ -103,6 +103,19 @@ def test_a_float_mask_and_float_padding_are_added_and_get_their_gradient(module:
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_a_float_mask_of_0_and_inf_gets_its_gradient_too(module: MultiheadAttention) -> None:
+    hidden, x = some(L, S), inputs()
+    padding = torch.tensor([[False] * S, [True] * 3 + [False] * 4])
+    grads = []
+    for compute in (
+        lambda a: module(*x, attn_mask=a, key_padding_mask=padding, need_weights=False)[0],
+        lambda a: by_hand(module, x, ~hidden & ~padding[:, None, None], a.nan_to_num(neginf=0.0))[0],
+    ):
+        leaf = as_dtype(hidden, "float32").requires_grad_()
+        grads.append(torch.autograd.grad(compute(leaf).square().sum(), leaf)[0])
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
 def test_is_causal_needs_no_mask_and_ends_at_the_last_key(module: MultiheadAttention) -> None:
     """torch: RuntimeError without a mask; with one and need_weights=False the mask is ignored, and L != S top-left."""
     hidden = some(L, S)
@@ -193,6 +206,20 @@ def test_added_keys_are_visible_to_every_row_under_any_mask(extra: str) -> None:
         found, wanted = module(*x, **given), nn.MultiheadAttention.forward(module, *x, attn_mask=hidden)
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_takes_the_added_keys_too() -> None:
+    """Their share of the values is 0 or w / (1 - p), each key of each row by itself."""
+    module = MultiheadAttention(H, H, dropout=0.5, bias=False, add_bias_kv=True, batch_first=True)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.zero_()
+        module.bias_v.fill_(1.0)
+        module.out_proj.weight.copy_(torch.eye(H))
+    x = torch.zeros(N, 999, H)
+    out, _ = module(x, x, x, mask=~masks.Full())  # only the added key is visible: its weight is 1
+    assert set(out.flatten().tolist()) == {0.0, 2.0}
+    assert abs(out.mean().item() - 1.0) < 0.1
 
 
 MEMORY = """

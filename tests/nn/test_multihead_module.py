@@ -56,6 +56,21 @@ def test_a_seed_gives_torchs_weights_and_leaves_torchs_generator(options: dict[s
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in made), strict=True))
 
 
+def test_weights_of_grouped_heads_are_drawn_as_those_of_others() -> None:
+    module = MultiheadAttention(E, H, num_kv_heads=2, add_bias_kv=True)
+    assert module.in_proj_weight.shape == (E + 2 * 2 * D, E)
+    assert module.in_proj_bias.shape == (E + 2 * 2 * D,)
+    assert module.bias_k.shape == module.bias_v.shape == (1, 1, 2 * D)
+    bound = (6 / (E + module.in_proj_weight.shape[0])) ** 0.5  # Glorot & Bengio 2010, equation 16
+    assert 0.95 * bound < module.in_proj_weight.abs().max() <= bound
+    torch.manual_seed(9)
+    module._reset_parameters()
+    before = module.in_proj_weight.clone()
+    torch.manual_seed(9)
+    module._reset_parameters()
+    assert torch.equal(module.in_proj_weight, before)
+
+
 def test_its_signatures_begin_with_torchs() -> None:
     for ours, theirs in (
         (MultiheadAttention, nn.MultiheadAttention),
@@ -165,9 +180,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "causal with padding": {"is_causal": True, "key_padding_mask": PADDING},
     "bool mask with padding": {"attn_mask": HIDDEN, "key_padding_mask": PADDING},
     "float masks": {"attn_mask": HIDDEN * -3.0, "key_padding_mask": PADDING * -2.0},
-    "integers": {"attn_mask": HIDDEN.int()},
     "values": {"mask": masks.Window(2), "attn_mask": masks.Causal()},
-    "weights": {"is_causal": True, "need_weights": True},
+    "integers and weights": {"attn_mask": HIDDEN.int(), "need_weights": True},
 }
 
 
@@ -247,6 +261,13 @@ def test_tokens_through_a_cache_are_those_of_a_full_forward(steps: list[int], ex
             parts.append(module(part, part, part, is_causal=True, need_weights=False, cache=cache)[0])
     assert cache.lengths.tolist() == [S, S]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_without_rows() -> None:
+    module, x = MultiheadAttention(E, H, batch_first=True), torch.zeros(0, 3, E)
+    with torch.no_grad():
+        out, _ = module(x, x, x, need_weights=False, cache=mmha.KVCache(0, H, 8, D))
+    assert out.shape == x.shape
 
 
 def test_a_cache_of_rows_of_different_lengths_with_padding_and_length_first() -> None:

@@ -177,10 +177,9 @@ def _with_extra(
     if extra.zero:
         scores.append(lse.new_zeros(*lse.shape, 1))
     score = torch.cat(scores, -1)
-    total = score.logsumexp(-1, keepdim=True)
     lse = lse.unsqueeze(-1)
-    share = torch.sigmoid(lse - total)  # 0, without NaN, where no key of the input is visible
-    more = (score - total).exp() * torch.sigmoid(total - lse)
+    total = torch.logaddexp(lse, score.logsumexp(-1, keepdim=True))
+    share, more = (lse - total).exp(), (score - total).exp()  # a share of 0 where no key of the input is visible
     mixed = out * share
     if extra.value is not None:
         mixed = mixed + F.dropout(more[..., :1], call.dropout_p) * _a_head(extra.value, q)[:, None]
