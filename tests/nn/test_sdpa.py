@@ -13,6 +13,7 @@ from torch import Tensor
 import mmha
 from mmha.masks import Causal, KeyPadding, PerHead, StrictCausal
 from mmha.nn.functional import scaled_dot_product_attention as sdpa
+from tolerances import assert_near
 
 HALVES = [torch.bfloat16, torch.float16]
 FLOATS = [torch.float32, torch.float64, *HALVES]
@@ -266,3 +267,23 @@ def test_torch_refuses_with_the_same_types(args: Any, kwargs: Any, error: type[E
 
 def test_public_name() -> None:
     assert mmha.nn.functional.scaled_dot_product_attention is sdpa
+
+
+@pytest.mark.parametrize(("length", "keys"), [(3, 5), (5, 3), (5, 5)])
+def test_causal_bias_of_torch(length: int, keys: int) -> None:
+    """A tensor of torch's whose memory holds nothing: a meaning here, and refused where there is no such meaning."""
+    from torch.nn.attention.bias import causal_lower_right, causal_upper_left
+
+    q, k, v = torch.randn(2, 3, length, 7), torch.randn(2, 3, keys, 7), torch.randn(2, 3, keys, 7)
+    assert torch.equal(sdpa(q, k, v, causal_upper_left(length, keys)), sdpa(q, k, v, is_causal=True))
+    assert torch.equal(sdpa(q, k, v, Causal()), mmha.attention(q, k, v, Causal()))
+    if length <= keys:
+        bias = causal_lower_right(length, keys)
+        assert_near(sdpa(q, k, v, bias), F.scaled_dot_product_attention(q, k, v, bias), torch.float32, factor=5)
+        with pytest.raises(
+            TypeError, match=r"`mask`: expected mmha.masks.Causal\(\), or a tensor that holds its numbers"
+        ):
+            mmha.attention(q, k, v, bias)
+        x = torch.randn(length, 6)
+        with pytest.raises(TypeError, match="`attn_mask`: expected a bool tensor"):
+            mmha.nn.MultiheadAttention(6, 2)(x, x, x, attn_mask=causal_lower_right(length, length))

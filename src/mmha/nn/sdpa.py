@@ -13,6 +13,7 @@ from mmha import checks
 from mmha.masks import Causal, Mask
 from mmha.nn.refusals import refused
 from mmha.ops import attention
+from mmha.ops.arguments import causal_bias
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _CAUSAL, _AS_IT_IS = Causal(), contextlib.nullcontext()
@@ -40,8 +41,9 @@ def scaled_dot_product_attention(
         value: (..., Hk, S, Ev), the dtype of query. The leading dimensions of the three are broadcast, and none is
             needed: (L, E) is one head.
         attn_mask: broadcastable to (..., H, L, S), bool (True = visible), or float32 or the dtype of query (added to
-            the scores; -inf hides). Or a `mmha.masks.Mask`, whose sizes are B, the product of all dimensions before H,
-            and H; three dimensions are (B, L, E) to it unless enable_gqa says that they are (H, L, E).
+            the scores; -inf hides), or torch's `CausalBias`. Or a `mmha.masks.Mask`, whose sizes are B, the product of
+            all dimensions before H, and H; three dimensions are (B, L, E) to it unless enable_gqa says that they are
+            (H, L, E).
         dropout_p: the share of weights to drop, 0 to 1, whenever it is given.
         is_causal: row i sees the keys up to i, from the top left, whatever L and S are. (The mask `Causal()` is aligned
             at the bottom right: its last row sees the last key.)
@@ -67,6 +69,8 @@ def scaled_dot_product_attention(
     torch.Size([2, 6, 5, 4])
     """
     _check_arguments(attn_mask, is_causal, enable_gqa)
+    if side := causal_bias(attn_mask):
+        attn_mask, is_causal = (None, True) if side == "UPPER_LEFT" else (_CAUSAL, False)
     if isinstance(dropout_p, (int, float)) and not 0.0 <= dropout_p <= 1.0:
         raise refused("dropout_p", "a number from 0 to 1", str(dropout_p))
     rank = _check_tensors(query, key, value)

@@ -18,6 +18,7 @@ from mmha.bias import Additive, Bias
 from mmha.masks import Causal, Keys, Mask, as_mask
 from mmha.masks.held import Shared
 from mmha.nn.refusals import refused, require
+from mmha.ops.arguments import causal_bias
 from mmha.ops.autograd import float_mask
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -149,7 +150,7 @@ def _on_visible(given: Any) -> Mask | Tensor:
 def _readable(argument: str, given: Any) -> Tensor:
     """A bool or float tensor; integers 0 and 1 become bools."""
     expected = "a bool tensor (True = not visible), a float tensor (added to the scores) or a Mask"
-    if not isinstance(given, Tensor):
+    if not isinstance(given, Tensor) or causal_bias(given):
         raise checks.type_error(argument, expected, given)
     if given.dtype == torch.bool or given.is_floating_point():
         return given

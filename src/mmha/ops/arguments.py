@@ -81,12 +81,20 @@ def check_mask(mask: Any, sizes: Sizes) -> Mask | Tensor | None:
     expected = "None, a Mask, a bool tensor (True = visible) or a float tensor (added to the scores)"
     if not isinstance(mask, Tensor) or (mask.dtype != torch.bool and mask.dtype not in FLOATING):
         raise checks.type_error("mask", expected, mask)
+    if causal_bias(mask):
+        raise checks.type_error("mask", "mmha.masks.Causal(), or a tensor that holds its numbers", mask)
     check_storage("mask", mask)
     trailing = sizes[max(0, 4 - mask.dim()) :]
     if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape, trailing, strict=True)):
         text = f"a shape that broadcasts to (B, H, Tq, Tk) = {checks.shape_text(sizes)}"
         raise checks.value_error("mask", text, checks.shape_text(mask.shape))
     return mask
+
+
+def causal_bias(mask: Any) -> str:
+    """The name of the variant of torch's CausalBias, a tensor whose memory nobody has written to; "" for all else."""
+    # Importing its class takes longer than importing torch.
+    return str(mask.variant.name) if type(mask).__module__ == "torch.nn.attention.bias" else ""
 
 
 def check_scale(scale: Any, dtype: torch.dtype) -> float | None:
