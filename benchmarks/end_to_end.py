@@ -4,8 +4,8 @@
 
 All sides of a row have the same weights and inputs and are compared before they are timed; then they take turns, every
 other round in reversed order. A side's first call, in which flex compiles, is the one that is compared, and not among
-the samples. A side that takes longer than PATIENCE is timed in the first round only, or one model would take all the
-time; one that cannot run here is left out and the results say why.
+the samples. A side that takes over PATIENCE times as long as the fastest is timed in the first round only: its ratio
+needs no second digit. One that cannot run here is left out and the results say why.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmha.bench.measure import seconds_of, thread_count
 from mmha.bench.record import rounded
 
 FEWEST, MOST = 3, 15
-PATIENCE = 20.0  # seconds
+PATIENCE, SHORT = 1.9, 2.0  # times the fastest side; seconds that any side may take
 MAY_FAIL = ("flex",)  # not every version of torch compiles it for every CPU
 
 
@@ -82,13 +82,15 @@ def in_turns(sides: Sequence[Side], seconds: float) -> dict[str, list[float]]:
     """Seconds of each call of each side."""
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     start, rounds = time.perf_counter(), 0
+    waited_for = {side.name for side in sides}
     while rounds < FEWEST or (time.perf_counter() - start < seconds and rounds < MOST):
         for side in sides if rounds % 2 == 0 else reversed(sides):
-            taken = times[side.name]
-            if not taken or taken[0] < PATIENCE:
+            if side.name in waited_for:
                 side.before()
-                taken.append(seconds_of(side.work, 1))
+                times[side.name].append(seconds_of(side.work, 1))
         rounds += 1
+        longest = max(SHORT, PATIENCE * min(taken[0] for taken in times.values()))
+        waited_for = {name for name, taken in times.items() if taken[0] <= longest}
     return times
 
 
