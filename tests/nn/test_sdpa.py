@@ -97,7 +97,7 @@ def test_head_sizes(dim: int, value_dim: int) -> None:
     equal(three((2, 3, 5, dim), (2, 3, 7, dim), (2, 3, 7, value_dim)))
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize(
     "shape",
     [(5, 11), (1, 11), (5, 1), (1, 1), (3, 5, 11), (3, 1, 1), (2, 1, 1, 11), (1, 3, 5, 11), (2, 3, 5, 11)],
