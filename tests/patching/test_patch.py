@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import doctest
+import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -322,6 +324,31 @@ def test_threads_that_come_and_go() -> None:
     with ThreadPoolExecutor(6) as pool:
         for number, found in enumerate(pool.map(work, range(6))):
             assert set(found) == {bool(number % 2)}
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+def test_a_child_may_be_forked_while_another_thread_comes_and_goes() -> None:
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            with mmha.patch():
+                pass
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(30):
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # a child that waits for a lock for ever ends, and fails
+                with mmha.patch():
+                    pass
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_block_holds_in_its_own_task_alone() -> None:

@@ -6,6 +6,7 @@ view of, and by torch's count of writes. A write past torch, through `tensor.num
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -93,3 +94,8 @@ class Remembered:
 
 
 _REMEMBERED = Remembered()
+os.register_at_fork(
+    before=_REMEMBERED._lock.acquire,
+    after_in_parent=_REMEMBERED._lock.release,
+    after_in_child=_REMEMBERED._lock.release,
+)

@@ -86,7 +86,7 @@ def scaled_dot_product(previous: Callable[..., Any]) -> Callable[..., Any]:
         rest = dropout_p, is_causal
         if type(attn_mask) is CausalBias:  # it asks for torch's function by the name that this one has now
             return attn_mask._dispatch(query, key, value, attn_mask, *rest, scale=scale, enable_gqa=enable_gqa)
-        if is_active() and _takes(query, key, value, attn_mask) and not (is_causal and attn_mask is not None):
+        if is_active() and _takes(query, key, value, attn_mask):
             try:
                 return ours.scaled_dot_product_attention(
                     query,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import ModuleType
@@ -44,6 +45,7 @@ class Switch:
 
 
 _LOCK = threading.RLock()
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 _SWITCHES = (
     Switch(F, "scaled_dot_product_attention", route.scaled_dot_product),
     Switch(F, "multi_head_attention_forward", route.multi_head),
