@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-all check bench bench-decode bench-end-to-end format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo test test-torch test-all check bench bench-decode bench-end-to-end format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -26,6 +26,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# torch.nn's own tests of its attention classes against ours: TORCH_SOURCE is a source tree of torch, given by you.
+test-torch: $(VENV)/.dev
+	$(BIN)/python tests/torch_suite/run.py "$(TORCH_SOURCE)"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
