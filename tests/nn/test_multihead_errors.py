@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mmha
+from mmha.masks import Keys
 from mmha.nn import MultiheadAttention
 from mmha.nn.functional import multi_head_attention_forward
 
@@ -191,3 +192,13 @@ def test_scripting_is_refused() -> None:
         torch.jit.script(MultiheadAttention(E, H))
     with pytest.raises(RuntimeError, match="cannot be scripted"):
         torch.jit.script(nn.Sequential(MultiheadAttention(E, H)))
+
+
+def test_a_mask_that_does_not_fit_a_cache_leaves_it_as_it_was() -> None:
+    attend, x = MultiheadAttention(12, 4, batch_first=True).eval(), torch.randn(2, 5, 12)
+    cache = mmha.KVCache(2, 4, 16, 3)
+    with torch.no_grad():
+        attend(x[:, :3], x[:, :3], x[:, :3], need_weights=False, cache=cache)
+        with pytest.raises(ValueError, match=r"expected shape \(B, Tk\) = \(2, 8\), got \(2, 9\)"):
+            attend(x, x, x, need_weights=False, cache=cache, mask=Keys(torch.ones(2, 9, dtype=torch.bool)))
+    assert cache.lengths.tolist() == [3, 3]

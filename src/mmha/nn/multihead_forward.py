@@ -240,9 +240,14 @@ def attend_cached(inputs: Three, cache: Cache, call: Call) -> tuple[Tensor, Tens
     q, k, v = inputs
     if q.requires_grad and torch.is_grad_enabled():
         raise refused("cache", "no gradients beside it (use torch.no_grad())", "a query that requires them")
+    before = cache.lengths
     with checks.renamed(k="key", v="value"):
         cache.append(k, v)
-    return attend(q, cache, None, call)
+    try:
+        return attend(q, cache, None, call)
+    except Exception:
+        cache.truncate(before)  # a mask that does not fit is noticed only now: what was appended goes again
+        raise
 
 
 def _shape(x: Tensor) -> str:
