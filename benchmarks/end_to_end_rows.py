@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,15 +74,18 @@ class Row:
     allowed: float = 1e-4
 
 
-def on_each_attention(model: PreTrainedModel, run: Callable[[PreTrainedModel], Tensor]) -> list[Side]:
-    """A side for each attention: twins of the model that share its weights."""
+Run = Callable[[PreTrainedModel], Tensor]
+
+
+def on_each_attention(model: PreTrainedModel, run: Run, compared: Run | None = None) -> list[Side]:
+    """A side for each attention: twins of the model that share its weights; `compared` unless it is all of `run`."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     sides = []
     for name, implementation in ATTENTIONS.items():
         twin = copy.deepcopy(model, dict(shared)).eval()
         twin.set_attn_implementation(implementation)
-        work = torch.inference_mode()(lambda twin=twin: run(twin))
-        sides.append(Side(name, work, work))
+        work, result = (torch.inference_mode()(partial(way, twin)) for way in (run, compared or run))
+        sides.append(Side(name, work, result))
     return sides
 
 
@@ -96,16 +100,19 @@ def drawn(vocabulary: int, *shape: int) -> Tensor:
 
 
 def minilm(quick: bool) -> list[Side]:
-    """Sentence embeddings, as sentence-transformers makes them: sorted by length, padded batch by batch, pooled."""
+    """Sentence embeddings, as sentence-transformers makes them: sorted by length, padded batch by batch, pooled.
+
+    Every fifth sentence is compared.
+    """
     folder = registry.get("minilm")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(256)
     tokenizer.enable_padding()
     sentences = [" ".join(sentence.words) for sentence in brown.read(brown.files(registry.get("brown"))[::10])]
     sentences, at_once = sentences[: 12 if quick else SENTENCES], 5 if quick else BATCH
-    order = sorted(range(len(sentences)), key=lambda k: -len(sentences[k]))
 
-    def embed(model: PreTrainedModel) -> Tensor:
+    def embed(sentences: Sequence[str], model: PreTrainedModel) -> Tensor:
+        order = sorted(range(len(sentences)), key=lambda k: -len(sentences[k]))
         found = torch.empty(len(sentences), model.config.hidden_size)
         for start in range(0, len(order), at_once):
             chosen = order[start : start + at_once]
@@ -116,7 +123,8 @@ def minilm(quick: bool) -> list[Side]:
             found[chosen] = nn.functional.normalize(summed)
         return found
 
-    return on_each_attention(BertModel.from_pretrained(folder), embed)
+    whole, part = partial(embed, sentences), partial(embed, sentences[::5])
+    return on_each_attention(BertModel.from_pretrained(folder), whole, part)
 
 
 def bert(quick: bool) -> list[Side]:
