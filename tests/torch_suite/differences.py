@@ -10,7 +10,7 @@ FAST_PATH = "asserts that torch's own fused inference kernel is called, which ou
 WORDS = "asserts torch's words for an error; ours raises an error of the same kind, in its own words"
 SCRIPT = "torch.jit.script: refused in one line, a mask as a value has no type in TorchScript"
 DROPOUT = "compares entries after dropout with torch's pattern for a seed; ours draws another"
-ONCE = "takes a gradient of a gradient, or gradients of several outputs at a time (vmap), which kernels do not have"
+ONCE = "takes the gradient of a gradient, which kernels do not have"
 
 DIFFERENCES = {
     r"TestMultiheadAttentionNN\.test_multihead_attention_average_attn_weights": HIDDEN_ROWS,
@@ -28,12 +28,6 @@ DIFFERENCES = {
     r"test_train_with_is_causal": "asserts that is_causal without a mask is refused; ours takes it as a causal mask",
     r"test_transformer_bias_is_none": "asserts a warning that nested tensors will not be used; ours never uses them",
     r"test_scaled_dot_product_attention_(3D_input_dim_(no|2D)|4D_input_dim_no)_attn_mask_dropout_p_0_[25]": DROPOUT,
-    r"test_scaled_dot_product_attention_[34]D_input_dim_no_attn_mask_dropout_p_0_0": ONCE,
-    r"test_sdp_math_gradcheck": ONCE,
-    r"test_nn\.TestNN\.test_TransformerDecoderLayer_(relu|gelu)_activation": ONCE,
-    r"test_nn\.TestNN\.test_TransformerEncoderLayer_gelu_activation": ONCE,
-    r"test_nn\.TestNN\.test_Transformer_multilayer_coder$": ONCE,
-    r"test_modules\..*test_grad_nn_(MultiheadAttention|Transformer)": ONCE,
     r"test_modules\..*test_gradgrad_nn_MultiheadAttention": ONCE,
     r"test_script_|test_transformerencoderlayer_subclass|test_torchscript_multi_head_attn": SCRIPT,
 }

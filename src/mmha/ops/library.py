@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mmha.ops import operators
+from mmha.ops import batched, operators
 
 NO_VMAP = "mmha.attention: torch.vmap is not available; put the mapped dimension into the batch of q, k and v"
 
@@ -48,7 +48,10 @@ def _register(name: str, schema: str) -> Any:
     LIBRARY.impl(name, getattr(operators, made), "CPU")
     torch.library.register_fake(f"mmha::{name}", getattr(operators, f"{made}_like"), lib=LIBRARY)
     torch.library.register_vmap(f"mmha::{name}", _no_vmap, lib=LIBRARY)
-    return getattr(torch.ops.mmha, name).default
+    operator = getattr(torch.ops.mmha, name).default
+    if name.endswith("_backward"):
+        LIBRARY.impl(name, batched.one_by_one(operator, NO_VMAP), "Batched")
+    return operator
 
 
 FORWARD, BACKWARD, WEIGHTS_FORWARD, WEIGHTS_BACKWARD, FLOAT_MASK = [_register(*item) for item in _SCHEMAS.items()]

@@ -32,11 +32,14 @@ def is_direct(*tensors: Tensor) -> bool:
         or forward_ad._current_level >= 0
     ):
         return False
-    for x in tensors:  # one question a tensor would do, its dispatch keys, but these are answered faster
-        if type(x) not in _ORDINARY or not x.is_cpu or x.layout is not _strided or x.is_nested:
-            return False
-        if x.is_neg() or not x.data_ptr():
-            return False
+    try:
+        for x in tensors:  # one question a tensor would do, its dispatch keys, but these are answered faster
+            if type(x) not in _ORDINARY or not x.is_cpu or x.layout is not _strided or x.is_nested:
+                return False
+            if x.is_neg() or not x.data_ptr():
+                return False
+    except RuntimeError:  # no storage to point to: gradients that autograd has batched
+        return False
     return True
 
 
