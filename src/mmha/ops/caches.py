@@ -130,6 +130,10 @@ class Cache:
         """Make positions [first, stop) of each row writable, and its last; unchanged when raising ValueError."""
         raise NotImplementedError
 
+    def truncate(self, lengths: int | Tensor) -> None:
+        """Forget the last tokens of each row, so that `lengths` are left: an int, or integers (B,)."""
+        raise NotImplementedError
+
     def _refresh(self) -> None:
         """Take over what happened elsewhere to the rows, where others may hold them too."""
 
