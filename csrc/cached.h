@@ -2,7 +2,7 @@
 // so a token that is decoded through a float32 cache gets the bits of a whole forward pass.
 //
 //   few rows    a group of 16 keys is one or a few vectors: S[i, j] takes one load and one FMA per row, no transpose
-//   many rows   keys are unpacked 64 at a time into rows that stay in L1, and then go the way of forward.h
+//   many rows   the same for a panel of rows and one group, whose 16 x 16 scores are then transposed for forward.h
 //   values      rows already; widened in registers (few) or 64 at a time (many)
 //
 // int8: the products are with the integers; a score is then multiplied by its key's scale, a probability by its
@@ -17,77 +17,116 @@ namespace {
 constexpr int kGroupVectors = (int)kGroup / kLanes;
 // Accumulators of few rows: enough chains to hide an FMA's latency.
 constexpr int kGroupTiles = kLanes == 16 ? 24 : 12;
+constexpr int kTileRows = kKeyRows < 6 ? kKeyRows : 6;
 
-// Scores of R rows with N whole groups: out[r][16 n ..] = sum_d q[r][d] * keys[n][d][..]. Narrow keys are asked for two
-// turns ahead: they come slowly enough, for all the arithmetic between them, that hardware does not look so far.
-template <int R, int N, class C>
-MMHA_INLINE void group_tile(const float* q, int64_t dim, const C* keys, float* out) {
-  Vec acc[R][N][kGroupVectors];
+// How many of `rows` go next, at most `most`, so that no pass has much fewer than another: few chains do not hide an
+// FMA's latency.
+static inline int even_part(int rows, int most) { return rows / ((rows + most - 1) / most); }
+
+// A block's queries: number d of row r at data[r * row + d * step].
+struct Queries {
+  const float* data;
+  int64_t row, step;
+};
+
+// Scores of R rows with N neighbouring vectors of keys: out[r][j] = sum_d q[r][d] * key j [d]. `first` counts vectors
+// from the group at `keys`. With Ahead as much is asked for of what comes some groups later, so that memory never rests
+// behind the arithmetic; one row of float32 has so little of it that hardware looks far enough.
+template <int R, int N, bool Ahead, class C>
+MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t first, float* out, int64_t stride) {
+  const C* from[N];
+#pragma GCC unroll 16
+  for (int n = 0; n < N; n++)
+    from[n] = keys + (first + n) / kGroupVectors * dim * kGroup + (first + n) % kGroupVectors * kLanes;
+  Vec acc[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++)
-#pragma GCC unroll 4
-      for (int x = 0; x < kGroupVectors; x++) acc[r][n][x] = zero();
+    for (int n = 0; n < N; n++) acc[r][n] = zero();
   for (int64_t d = 0; d < dim; d++) {
-    Vec y[R];
+    if constexpr (Ahead && sizeof(C) == 1) {
+      constexpr int64_t slice = N * kLanes;  // less than a line: one after the other, whatever group they are of
+      __builtin_prefetch(keys + first * kLanes * dim + 4 * dim * kGroup + d * slice);
+    } else if constexpr (Ahead && (sizeof(C) == 2 || R > 1)) {
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) y[r] = set1(q[r * dim + d]);
+      for (int n = 0; n < N; n += kGroupVectors)
+        __builtin_prefetch(from[n] + ((sizeof(C) == 2 ? 4 : 1) * dim + d) * kGroup);
+    }
+    Vec k[N];
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++)
-#pragma GCC unroll 4
-      for (int x = 0; x < kGroupVectors; x++) {
-        if (!kIsFloat<C> && x == 0) __builtin_prefetch(keys + ((n + 2 * N) * dim + d) * kGroup);
-        const Vec k = load(keys + (n * dim + d) * kGroup + x * kLanes);
+    for (int n = 0; n < N; n++) k[n] = load(from[n] + d * kGroup);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r++) acc[r][n][x] = fma(y[r], k, acc[r][n][x]);
-      }
+    for (int r = 0; r < R; r++) {
+      const Vec y = set1(q.data[r * q.row + d * q.step]);
+#pragma GCC unroll 16
+      for (int n = 0; n < N; n++) acc[r][n] = fma(y, k[n], acc[r][n]);
+    }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++)
-#pragma GCC unroll 4
-      for (int x = 0; x < kGroupVectors; x++) store(out + r * kFewStride + n * kGroup + x * kLanes, acc[r][n][x]);
+    for (int n = 0; n < N; n++) store(out + r * stride + (first + n) * kLanes, acc[r][n]);
 }
 
-// Scores of R rows with `count` whole groups, some groups at a time where few rows leave registers.
-template <int R, class C>
-static inline void group_scores(const float* q, int64_t dim, const C* keys, int64_t count, float* out) {
-  constexpr int kMost = kGroupTiles / (R * kGroupVectors) < 1 ? 1 : kGroupTiles / (R * kGroupVectors);
-  int64_t n = 0;
-  for (; n + kMost <= count; n += kMost) group_tile<R, kMost>(q, dim, keys + n * dim * kGroup, out + n * kGroup);
-  for (; n < count; n++) group_tile<R, 1>(q, dim, keys + n * dim * kGroup, out + n * kGroup);
-}
-
-// The same for all of a block's rows.
+// Scores of all of a block's rows with `count` whole groups.
 template <class C>
 MMHA_APART void few_group_scores(const C* keys, int64_t count, const ForwardState& st, float* out) {
-  constexpr int kRows = kKeyRows < 6 ? kKeyRows : 6;
-  const int64_t dim = st.q.width;
-  // Four rows alone keep too few chains going; twice two rows do, unless each pass must widen the keys anew.
-  const int step = st.few.rows == 4 && kIsFloat<C> ? 2 : kRows;
-  for (int r = 0; r < st.few.rows; r += step)
-    with_rows<kRows>(st.few.rows - r < step ? st.few.rows - r : step, [&](auto tag) {
-      group_scores<decltype(tag)::count>(st.packed + r * dim, dim, keys, count, out + r * kFewStride);
+  const int64_t dim = st.q.width, vectors = count * kGroupVectors;
+  for (int r = 0, rows; r < st.few.rows; r += rows) {
+    rows = even_part(st.few.rows - r, kTileRows);
+    with_rows<kTileRows>(rows, [&](auto tag) {
+      constexpr int R = decltype(tag)::count, N = kGroupTiles / R;
+      constexpr int kRest = N < kGroupVectors ? N : kGroupVectors;
+      const Queries q = {st.packed + r * dim, dim, 1};
+      float* to = out + r * kFewStride;
+      int64_t v = 0;
+      for (; v + N <= vectors; v += N) key_tile<R, N, true>(q, dim, keys, v, to, kFewStride);
+      for (; v + kRest <= vectors; v += kRest) key_tile<R, kRest, true>(q, dim, keys, v, to, kFewStride);
+      for (; v < vectors; v++) key_tile<R, 1, true>(q, dim, keys, v, to, kFewStride);
     });
+  }
 }
 
-// Keys of `count` neighbouring slots, unpacked into rows of float32.
+// A whole group in float32.
+static inline const float* wide_group(const float* group, int64_t, float*) { return group; }
 template <class C>
-static inline void unpack_keys(const C* groups, int64_t slot, int64_t count, int64_t dim, float* rows, int64_t stride) {
-  for (int64_t i = 0; i < count;) {
-    const int64_t first = (slot + i) % kGroup, n = min64(kGroup - first, count - i);
-    const C* group = groups + (slot + i) / kGroup * dim * kGroup;
-    for (int64_t lane = first / kLanes * kLanes; lane < first + n; lane += kLanes)
-      for (int64_t d = 0; d < dim; d += kLanes) {
+static inline const float* wide_group(const C* group, int64_t dim, float* to) {
+  for (int64_t at = 0; at < dim * kGroup; at += kLanes) store(to + at, load(group + at));
+  return to;
+}
+
+// Scores of many rows with keys [skip, skip + count) of a group, rows in the lanes: those of its first key stand at
+// `key` of the tile, times the group's `scales` unless nullptr. With Top, top becomes the maximum of itself and these.
+template <bool Top>
+MMHA_APART void group_lanes(const float* group, const float* scales, int64_t skip, int64_t count, int64_t key,
+                            ForwardState& st, float* top) {
+  for (int panel = 0; panel < st.q.panels; panel++) {
+    const float* q = st.packed + panel * st.q.width * kPanel;
+    float scores[kPanel * kGroup];
+    for (int r = 0, rows; r < kPanel; r += rows) {
+      constexpr int kMost = kGroupTiles / kGroupVectors < kPanel ? kGroupTiles / kGroupVectors : kPanel;
+      rows = even_part(kPanel - r, kMost);
+      with_rows<kMost>(rows, [&](auto tag) {
+        key_tile<decltype(tag)::count, kGroupVectors, false>({q + r, 1, kPanel}, st.q.width, group, 0,
+                                                             scores + r * kGroup, kGroup);
+      });
+    }
+    for (int lane = 0; lane < kPanel; lane += kLanes) {
+      Vec most = Top ? load(top + panel * kPanel + lane) : zero();
+      for (int64_t first = skip / kLanes * kLanes; first < skip + count; first += kLanes) {
         Vec r[kLanes];
-        for (int x = 0; x < kLanes; x++) r[x] = d + x < dim ? load(group + (d + x) * kGroup + lane) : zero();
+        for (int x = 0; x < kLanes; x++) {
+          r[x] = load(scores + (lane + x) * kGroup + first);
+          if (scales) r[x] = mul(r[x], load(scales + first));
+        }
         transpose(r);
-        for (int64_t x = max64(0, first - lane); x < kLanes && lane + x < first + n; x++)
-          store(rows + (i + lane + x - first) * stride + d, r[x]);
+        for (int64_t x = max64(0, skip - first); x < kLanes && first + x < skip + count; x++) {
+          store(st.p + (panel * kForwardKeys + key + first + x - skip) * kPanel + lane, r[x]);
+          if (Top) most = max(most, r[x]);
+        }
       }
-    i += n;
+      if (Top) store(top + panel * kPanel + lane, most);
+    }
   }
 }
 
@@ -125,12 +164,14 @@ struct CachedRows {
 
   template <bool Top>
   void dot(const Tile& tile, const Run& run, ForwardState& st, float* top) const {
-    const int64_t stride = wide_width(dim);
-    for_each_piece(tile, run, 64, [&](const Piece& p, const Run& part) {
-      unpack_keys(p.keys, p.slot, p.count, dim, st.wide, stride);
-      const Lanes to = {st.p + part.first * kPanel, kPanel, kForwardKeys * kPanel};
-      dot_keys<Top && !kScaled>(st.wide, stride, p.count, st.q, to, top);
-      if (kScaled) scale_lanes<Top>(p.key_scales, part, st, top);
+    for_each_piece(tile, run, kForwardKeys, [&](const Piece& p, const Run& part) {
+      for (int64_t done = 0, count; done < p.count; done += count) {
+        const int64_t slot = p.slot + done, skip = slot % kGroup;
+        count = min64(kGroup - skip, p.count - done);
+        const float* group = wide_group(p.keys + slot / kGroup * dim * kGroup, dim, st.wide);
+        group_lanes<Top>(group, kScaled ? p.key_scales + done - skip : nullptr, skip, count, part.first + done, st,
+                         top);
+      }
     });
   }
 
@@ -138,7 +179,9 @@ struct CachedRows {
     const float* rescale = st.rescale;
     for (int r = 0; r < tile.runs; r++)
       for_each_piece(tile, tile.run[r], kForwardKeys, [&](const Piece& p, const Run& part) {
-        if (kScaled) scale_lanes<false>(p.value_scales, part, st, nullptr);
+        for (int panel = 0; kScaled && panel < st.q.panels; panel++)
+          for (int lane = 0; lane < kPanel; lane += kLanes)
+            scale_rows(p.value_scales, part, st.p + panel * kForwardKeys * kPanel + lane, 1, kPanel, kLanes);
         add_run_values(p.values, width, width, part, tile, rescale, st);
       });
   }
@@ -158,7 +201,7 @@ struct CachedRows {
         group += dim * kGroup;
       }
       if (done < p.count) few_group_scores(group, (p.count - done + kGroup - 1) / kGroup, st, to + done);
-      if (kScaled) scale_rows(p.key_scales, {part.first, part.last}, st.few.scores, kFewStride, 1, st.few.rows);
+      if (kScaled) scale_rows(p.key_scales, part, st.few.scores, kFewStride, 1, st.few.rows);
     });
   }
 
@@ -170,23 +213,19 @@ struct CachedRows {
   }
 
  private:
-  template <bool Top>
-  static void scale_lanes(const float* scales, const Run& part, ForwardState& st, float* top) {
-    for (int panel = 0; panel < st.q.panels; panel++)
-      for (int lane = 0; lane < kPanel; lane += kLanes) {
-        Vec most = Top ? load(top + panel * kPanel + lane) : zero();
-        for (int64_t j = part.first; j < part.last; j++) {
-          float* at = st.p + (panel * kForwardKeys + j) * kPanel + lane;
-          const Vec x = mul(load(at), set1(scales[j - part.first]));
-          store(at, x);
-          if (Top) most = max(most, x);
-        }
-        if (Top) store(top + panel * kPanel + lane, most);
-      }
-  }
+  // A number a key, to scores or probabilities: rows whose keys stand side by side, or a vector of rows a key.
   static void scale_rows(const float* scales, const Run& part, float* x, int64_t row, int64_t key, int rows) {
-    for (int i = 0; i < rows; i++)
-      for (int64_t j = part.first; j < part.last; j++) x[i * row + j * key] *= scales[j - part.first];
+    const int64_t count = part.last - part.first;
+    x += part.first * key;
+    if (key != 1) {
+      for (int64_t j = 0; j < count; j++) store(x + j * key, mul(load(x + j * key), set1(scales[j])));
+      return;
+    }
+    for (int i = 0; i < rows; i++, x += row) {
+      int64_t j = 0;
+      for (; j + kLanes <= count; j += kLanes) store(x + j, mul(load(x + j), load(scales + j)));
+      for (; j < count; j++) x[j] *= scales[j];
+    }
   }
 };
 

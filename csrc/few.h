@@ -120,19 +120,22 @@ static inline void few_softmax_lanes(Tile& tile, ForwardState& st) {
 template <class E>
 static inline void add_few_values(const E* v, int64_t stride, int64_t width, const Run& run, const Tile& tile,
                                   ForwardState& st) {
-  constexpr int64_t kMost = 32;  // rows of V stay in L1 while O's columns pass over them
+  // Rows of V stay in L1 while O's columns pass over them, and so do those that are asked for meanwhile.
+  const bool asks = stride == width && (st.few.rows > 1 || !kIsFloat<E>);
+  const int64_t block = asks ? max64(16, min64(32, 8192 / (int64_t)(width * sizeof(E)))) : 32;
   const int64_t wide = wide_width(width);
   const bool full = tile.is_full();
   const auto row = [&](int64_t j) { return v + (j - run.first) * stride; };
   for (int64_t j = run.first, next; j < run.last; j = next) {
     const bool poison = !full && is_poison(row(j), width, tile, j);
-    const int64_t most = min64(run.last, j + kMost);
+    const int64_t most = min64(run.last, j + block);
     next = full ? most : j + 1;
     while (next < most && !poison && !is_poison(row(next), width, tile, next)) next++;
     const Few& few = st.few;
     const float* p = few.weights + j * few.weight_key;
     if (!poison) {
-      outer(ProductOf<E>{p, few.weight_row, few.weight_key, few.rows, row(j), stride, next - j, few.out, wide, width});
+      outer(ProductOf<E>{p, few.weight_row, few.weight_key, few.rows, row(j), stride, next - j, few.out, wide, width,
+                         asks ? row(j) + 32 * width : nullptr});
       continue;
     }
     for (int i = 0; i < few.rows; i++)

@@ -10,7 +10,7 @@ namespace {
 // of a row holds only `part` numbers.
 template <int R, int NV, bool Part, class E>
 MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const E* b, int64_t b_stride, int64_t count,
-                            float* c, int64_t c_stride, int part) {
+                            float* c, int64_t c_stride, int part, const E* ahead) {
   Vec acc[R][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -24,8 +24,12 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
     return Part && v == NV - 1 ? load_part(at, part) : load(at);
   };
   for (int64_t x = 0; x < count; x++) {
-    if (!kIsFloat<E>) __builtin_prefetch(b + (x + 32) * b_stride);  // as in cached.h
-    if constexpr (R < NV) {                                         // whichever are fewer wait in registers
+    if (ahead) {
+      constexpr int64_t slice = NV * kLanes;
+#pragma GCC unroll 8
+      for (int64_t y = 0; y < slice; y += (int64_t)(64 / sizeof(E))) __builtin_prefetch(ahead + x * slice + y);
+    }
+    if constexpr (R < NV) {  // whichever are fewer wait in registers
       Vec w[R];
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) w[r] = set1(a[r * a_row + x * a_sum]);
@@ -65,6 +69,7 @@ struct ProductOf {
   int64_t b_stride, count;
   float* c;
   int64_t c_stride, width;
+  const E* ahead = nullptr;
 };
 using Product = ProductOf<float>;
 
@@ -75,7 +80,8 @@ static inline void outer_columns(const ProductOf<E>& m, int64_t column, int part
     const int n = (int)(m.rows - r < kRows ? m.rows - r : kRows);
     with_rows<kRows>(n, [&](auto rows) {
       outer_tile<decltype(rows)::count, NV, Part>(m.a + r * m.a_row, m.a_row, m.a_sum, m.b + column, m.b_stride,
-                                                  m.count, m.c + r * m.c_stride + column, m.c_stride, part);
+                                                  m.count, m.c + r * m.c_stride + column, m.c_stride, part,
+                                                  m.ahead ? m.ahead + column * m.count : nullptr);
     });
   }
 }
