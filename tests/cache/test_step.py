@@ -142,11 +142,16 @@ def test_far_positions_turn_as_exactly_as_near_ones(position: int) -> None:
     torch.testing.assert_close(cache.to_dense()[0].flatten().double(), want, rtol=0.0, atol=1e-6)
 
 
-def test_qkv_in_any_layout() -> None:
+def test_qkv_and_positions_in_any_layout() -> None:
     qkv = torch.randn(2, 48)
     want = masked_multihead_attention(qkv, KVCache(2, 2, 4, 8))
     for view in (qkv.t().contiguous().t(), torch._neg_view(-qkv), torch.stack([qkv, qkv], -1)[..., 0]):
         assert torch.equal(masked_multihead_attention(view, KVCache(2, 2, 4, 8)), want)
+    at, kept = torch.tensor([3, 977]), []
+    for places in (at, at.int(), torch._neg_view(-at), torch.stack([at, at], -1)[..., 0]):
+        masked_multihead_attention(qkv, cache := KVCache(2, 2, 4, 8), rotary=Rotary(8), positions=places)
+        kept.append(cache.to_dense()[0])
+    assert all(torch.equal(keys, kept[0]) for keys in kept)
 
 
 def test_without_rotation_and_bias_it_is_append_and_attention() -> None:

@@ -93,6 +93,14 @@ def places_of(cache: Cache, lengths: Any) -> tuple[Tensor, Tensor, Tensor | None
     return torch.where(skipped, cache._lengths, wanted), (~skipped).to(torch.int64), skipped
 
 
+def _is_place_a_row(x: Any, batch: int) -> bool:
+    """Whether positions are what nearly always comes: int64 (B,) side by side in this machine's memory."""
+    return (
+        type(x) is Tensor and x.dtype is torch.int64 and x.is_cpu and x.layout is torch.strided
+        and x.shape == (batch,) and x.is_contiguous() and not x.is_neg()
+    )  # fmt: skip
+
+
 Turn = tuple[int, float, bool, int, int]
 
 
@@ -111,11 +119,13 @@ def turn_of(rotary: Any, cache: Cache, positions: Any) -> tuple[Turn, Tensor | N
     way = rotary.dims, rotary.base, rotary.style == "interleaved"
     if positions is None:
         return (*way, 0, 1), None
+    if _is_place_a_row(positions, cache.batch):
+        return (*way, positions.data_ptr(), 1), positions
     checks.dtype_in("positions", positions, ("int64", "int32", "int16", "int8", "uint8"))
     cached.check_device("positions", positions)
     two = positions.dim() == 2
     checks.shape_is("positions", positions, (cache.batch, 2) if two else (cache.batch,), "(B, 2)" if two else "(B,)")
     if two:
         checks.require(rotary.dims % 4 == 0, "rotary", "dims in a multiple of 4 for two position ids", rotary.dims)
-    places = positions.to(torch.int64).contiguous()
+    places = positions.to(torch.int64).resolve_neg().contiguous()
     return (*way, places.data_ptr(), 2 if two else 1), places
