@@ -149,7 +149,7 @@ def prefill(quick: bool) -> list[Side]:
 def sliding(quick: bool) -> list[Side]:
     """A prompt of 8192 tokens through layers with a window of 1024."""
     torch.manual_seed(0)
-    sizes = TINY if quick else HUNDRED_MILLION | {"num_hidden_layers": 4}
+    sizes = TINY if quick else HUNDRED_MILLION | {"num_hidden_layers": 2}
     config = MistralConfig(**sizes, sliding_window=16 if quick else 1024, max_position_embeddings=8192)
     model = MistralForCausalLM(config)
     ids = drawn(config.vocab_size, 1, 71 if quick else 8192)
@@ -255,7 +255,7 @@ ROWS: Sequence[Row] = (
     Row("bert", "BERT-base, 4 × 512 tokens, 44 % of them padding", bert),
     Row("prefill", "Llama-like, 0.1B weights, a prompt of 4096 tokens", prefill),
     Row("generation", "the same, 16 tokens after a context of 8192", generation),
-    Row("sliding", "Mistral-like, 4 layers, window of 1024, a prompt of 8192 tokens", sliding),
+    Row("sliding", "Mistral-like, 2 layers, window of 1024, a prompt of 8192 tokens", sliding),
     Row(
         "training",
         "training step, `nn.TransformerEncoder` of 6 layers of 512, 16 × 256 tokens, 44 % padding, dropout",
