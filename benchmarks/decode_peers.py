@@ -4,7 +4,8 @@
 
 Every side computes the same problem from the same numbers, rounded to what its cache holds; results are compared with
 torch's float32 first. Each turn begins with a call that is not timed: the sides have thread pools of their own. GB/s
-are the bytes of a side's keys, values and scales over its time; the limit is the best read probe of the run.
+are the bytes of a side's keys, values and scales over its time. Reading from memory takes its turn, too: the limit of a
+problem is the median of its probes, for on a shared machine what can be read changes from minute to minute.
 """
 
 from __future__ import annotations
@@ -100,14 +101,16 @@ def problem(size: Sizes) -> tuple[Tensor, Tensor, Tensor]:
     return tensors(Case("decode", "forward", "token", size, aim=1.0))[:3]
 
 
-def shape_rows(size: Sizes, makers: Sequence[Maker], threads: int, seconds: float) -> list[dict[str, Any]]:
-    """All contenders over one problem, compared and timed in turns."""
+def shape_rows(
+    size: Sizes, makers: Sequence[Maker], threads: int, seconds: float
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """All contenders over one problem, compared and timed in turns, and the GB/s of reading in each round."""
     q, k, v = problem(size)
     sides = [side for make in makers for side in make(size, q, k, v, threads)]
     exact = F.scaled_dot_product_attention(folded(q, size.kv_heads), k, v).view(q.squeeze(2).shape)
     errors = [compared(side, exact) for side in sides]
-    times = in_turns([side.work for side in sides], seconds)
-    return [
+    times, reads = in_turns([side.work for side in sides], threads, seconds)
+    rows = [
         {
             "side": side.name,
             "ms": rounded(statistics.median(taken)),
@@ -118,6 +121,7 @@ def shape_rows(size: Sizes, makers: Sequence[Maker], threads: int, seconds: floa
         }
         for side, error, taken in zip(sides, errors, times, strict=True)
     ]
+    return rows, reads
 
 
 def compared(side: Contender, exact: Tensor) -> float:
@@ -131,26 +135,33 @@ def compared(side: Contender, exact: Tensor) -> float:
     return float(f"{error:.2g}")
 
 
-def in_turns(works: Sequence[Work | Callable[[], object]], seconds: float) -> list[list[float]]:
-    """Times of a call in ms of each; every other round in reversed order, a call that is not timed before each turn."""
+def in_turns(
+    works: Sequence[Work | Callable[[], object]], threads: int, seconds: float
+) -> tuple[list[list[float]], list[float]]:
+    """Times of a call in ms of each, and GB/s of reading, once a round.
+
+    Every other round goes in reversed order; a call that is not timed comes before each turn.
+    """
     calls = [measure.calls_a_turn(work) for work in works]
     times: list[list[float]] = [[] for _ in works]
+    reads: list[float] = []
     spent = 0.0
-    while len(times[0]) < FEWEST or (spent < seconds and len(times[0]) < MOST):
+    while len(reads) < FEWEST or (spent < seconds and len(reads) < MOST):
         turns = list(zip(works, calls, times, strict=True))
-        for work, count, taken in turns if len(times[0]) % 2 == 0 else reversed(turns):
+        for work, count, taken in turns if len(reads) % 2 == 0 else reversed(turns):
             work()
             lasted = measure.seconds_of(work, count)
             spent += lasted
             taken.append(lasted / count * 1e3)
-    return times
+        reads.append(measure.probe_read(threads))
+    return times, reads
 
 
 def print_rows(size: Sizes, rows: Sequence[dict[str, Any]], limit: float) -> None:
     """A table of one problem; the last column is the side's time over that of mmha in the nearest format."""
     base = {row["side"].split()[-1]: row["ms"] for row in rows if row["side"].startswith("mmha ")}
     near = {"f16": "float16", "q8_0": "int8"}
-    print(f"\n({size.batch}, {size.heads}, {size.kv_heads}, {size.dim}) Tk = {size.k_len}")
+    print(f"\n({size.batch}, {size.heads}, {size.kv_heads}, {size.dim}) Tk = {size.k_len}; reading: {limit:.1f} GB/s")
     for row in rows:
         kind = row["side"].split()[-1]
         ratio = row["ms"] / base[near.get(kind, kind)]
@@ -168,22 +179,21 @@ def main() -> None:
     for name, reason in without.items():
         print(f"without {name}: {reason}")
     makers = [make for name, make in MAKERS.items() if name not in without]
-    limit, shapes = 0.0, []
+    shapes = []
     with measure.thread_count(options.threads), torch.inference_mode():
         for size in (*IN_CACHE, *IN_MEMORY):
-            limit = max(limit, measure.probe_read(options.threads))
-            rows = shape_rows(size, makers, options.threads, options.seconds)
-            limit = max(limit, measure.probe_read(options.threads))
+            rows, reads = shape_rows(size, makers, options.threads, options.seconds)
+            limit = statistics.median(reads)
             print_rows(size, rows, limit)
             shapes.append({"batch": size.batch, "heads": size.heads, "kv_heads": size.kv_heads, "dim": size.dim,
-                           "k_len": size.k_len, "sides": rows})  # fmt: skip
-    print(f"\nread bandwidth {limit:.1f} GB/s, {options.threads} threads; last column: time over mmha's, same format")
+                           "k_len": size.k_len, "read_gbs": round(limit, 2),
+                           "reads_gbs": [round(x, 1) for x in reads], "sides": rows})  # fmt: skip
+    print(f"\n{options.threads} threads; last column: time over mmha's, same format")
     if options.json:
         run = {
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": machine(),
             "threads": options.threads,
-            "read_gbs": round(limit, 2),
             "without": without,
             "shapes": shapes,
         }

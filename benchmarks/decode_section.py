@@ -41,25 +41,26 @@ def attention(run: Mapping[str, Any]) -> list[str]:
     columns = {side: title for side, title in SIDES.items() if side in there}
     repeated = [side_of(shape, SHARED)["ms"] / side_of(shape, "torch float32")["ms"]
                 for shape in run["shapes"] if shape["heads"] != shape["kv_heads"]]  # fmt: skip
+    reads = [shape["read_gbs"] for shape in run["shapes"]]
     return [
         f"One new token against a cache, milliseconds; `make bench-decode` on {run['measured'][:10]}, "
         f"{run['machine']['cpu']}, {run['threads']} threads, all sides in turns within one run; medians. In brackets "
         "the bytes of keys, values and scales over the time, as a share of the "
-        f"{run['read_gbs']:.0f} GB/s that the machine reads from memory at best (above 100 %: they stay in the CPU's "
-        "own cache). torch gets the query heads of a group as rows of one head; its `enable_gqa` takes "
+        "GB/s that the machine read from memory in the same turns, a median of "
+        f"{min(reads):.0f} to {max(reads):.0f} (above 100 %: they stay in the CPU's own cache). torch gets the query heads of a group as rows of one head; its `enable_gqa` takes "
         f"{statistics.median(repeated):.1f} times as long. ORT is ONNX Runtime's GroupQueryAttention, llama.cpp its "
         "`flash_attn_ext`.",
         "",
         "| B × H/Hk, D, Tk | " + " | ".join(columns.values()) + " |",
         "|---|" + "---:|" * len(columns),
-        *(attention_row(shape, columns, run["read_gbs"]) for shape in run["shapes"]),
+        *(attention_row(shape, columns) for shape in run["shapes"]),
     ]
 
 
-def attention_row(shape: Mapping[str, Any], columns: Mapping[str, str], limit: float) -> str:
+def attention_row(shape: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """One shape."""
     name = f"{shape['batch']} × {shape['heads']}/{shape['kv_heads']}, {shape['dim']}, {shape['k_len']}"
-    cells = [cell(side_of(shape, column), limit) for column in columns]
+    cells = [cell(side_of(shape, column), shape["read_gbs"]) for column in columns]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -35,7 +35,7 @@ def test_other_systems_compute_the_same(script: ModuleType, name: str) -> None:
     reason = script.missing().get(name)
     if reason is not None:
         pytest.skip(reason)
-    sides = script.shape_rows(SHARED, [script.MAKERS["mmha"], script.MAKERS[name]], 1, 0.0)  # compares, or raises
+    sides, _ = script.shape_rows(SHARED, [script.MAKERS["mmha"], script.MAKERS[name]], 1, 0.0)  # compares, or raises
     assert len(sides) == 4 + 2
     assert all(0 < side["error"] < 3e-2 for side in sides)
 
@@ -52,7 +52,8 @@ def test_a_side_that_computes_otherwise_ends_the_run(script: ModuleType) -> None
 
 @pytest.mark.parametrize("script", ["decode_peers"], indirect=True)
 def test_bytes_and_rates_are_those_of_each_format(script: ModuleType) -> None:
-    sides = script.shape_rows(SHARED, [script.MAKERS["mmha"], script.MAKERS["torch"]], 1, 0.0)
+    sides, reads = script.shape_rows(SHARED, [script.MAKERS["mmha"], script.MAKERS["torch"]], 1, 0.0)
+    assert len(reads) == script.FEWEST
     numbers = 2 * 3 * 2 * 263 * 32
     formats = {"mmha float32": 4 * numbers, "mmha bfloat16": 2 * numbers, "mmha int8": numbers * 36 // 32}
     assert {side["side"]: side["read_bytes"] for side in sides}.items() >= formats.items()
@@ -78,9 +79,9 @@ def test_the_tables_of_decoding_are_written_from_runs(section: ModuleType) -> No
 
     names = [*section.SIDES, section.SHARED]
     shape = {"batch": 3, "heads": 10, "kv_heads": 2, "dim": 32, "k_len": 263}
-    peers = {"measured": "2026-11-24T", "machine": {"cpu": "X"}, "threads": 2, "read_gbs": 20.0}
+    peers = {"measured": "2026-11-24T", "machine": {"cpu": "X"}, "threads": 2}
     there = [side for side in names if not side.startswith("llama.cpp")]
-    peers["shapes"] = [{**shape, "sides": sides(there, ms=0.123456, gbs=16.0)}]
+    peers["shapes"] = [{**shape, "read_gbs": 20.0, "sides": sides(there, ms=0.123456, gbs=16.0)}]
     row = {"model": "100M", "batch": 8, "context": 128}
     generation = {"rows": [{**row, "sides": sides(list(section.GENERATION), tokens_per_second=123.456)}]}
     lines = section.section(peers, generation).splitlines()
