@@ -1,0 +1,51 @@
+"""BERT: `load(FOLDER)` gives a model and its tokenizer, from a checkpoint of ours or a Hugging Face folder.
+
+`model` is the encoder with its heads, `tokenizer` turns text into numbers and back, `config` names the sizes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmha.models.bert.config import BUILDERS as BUILDERS
+    from mmha.models.bert.config import SHIPPED as SHIPPED
+    from mmha.models.bert.config import Config as Config
+    from mmha.models.bert.config import base as base
+    from mmha.models.bert.config import large as large
+    from mmha.models.bert.config import mini as mini
+    from mmha.models.bert.config import small as small
+    from mmha.models.bert.config import tiny as tiny
+    from mmha.models.bert.files import load as load
+    from mmha.models.bert.files import save as save
+    from mmha.models.bert.model import Bert as Bert
+    from mmha.models.bert.tokenizer import Tokenizer as Tokenizer
+
+_HOME = {
+    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "large", "mini", "small", "tiny"), "config"),
+    **dict.fromkeys(("load", "save"), "files"),
+    "Bert": "model",
+    "Tokenizer": "tokenizer",
+}
+
+__all__ = [
+    "BUILDERS",
+    "SHIPPED",
+    "Bert",
+    "Config",
+    "Tokenizer",
+    "base",
+    "large",
+    "load",
+    "mini",
+    "save",
+    "small",
+    "tiny",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

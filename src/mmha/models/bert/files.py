@@ -1,0 +1,60 @@
+"""Checkpoints of a BERT: a JSON document with the tokenizer in it, and safetensors beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmha import checkpoint
+from mmha.models.bert.config import SHIPPED, Config, read_config
+from mmha.models.bert.model import Bert
+from mmha.models.bert.tokenizer import Tokenizer
+
+
+def save(model: Bert, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
+    """Write the model to `path` (.json), tokenizer included, and its weights beside it in 16 bits.
+
+    Raises: OSError when the folder cannot be written.
+    """
+    document = {"model": "bert", "about": about, "config": asdict(model.config), "tokenizer": tokenizer.definition}
+    checkpoint.save(path, {k: v.half() for k, v in model.state_dict().items()}, document, name)
+
+
+def load(place: Path | str = SHIPPED) -> tuple[Bert, Tokenizer]:
+    """The model and its tokenizer from a checkpoint or the folder that holds it, by default those that ship with mmha.
+
+    Raises: FileNotFoundError when it is not there, ValueError when it is damaged or of another model.
+    """
+    path = Path(place)
+    path = path / SHIPPED.name if path.is_dir() else path
+    document, data = checkpoint.read(path)
+    config = read_config(document, path)
+    try:
+        tokenizer = Tokenizer(document["tokenizer"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected a tokenizer, got another thing ({error})") from None
+    if tokenizer.vocabulary > config.vocabulary:
+        raise ValueError(f"{path}: expected at most {config.vocabulary} tokens, got {tokenizer.vocabulary}")
+    return assembled(config, checkpoint.tensors(data, path), path), tokenizer
+
+
+def assembled(config: Config, weights: dict[str, Tensor], path: Path) -> Bert:
+    """The model of these sizes with these weights, in float32, for evaluation.
+
+    Raises: ValueError when they do not fit; no memory is taken for sizes that a file claims.
+    """
+    held = sum(v.numel() for v in weights.values())
+    if held != config.parameters:
+        raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")
+    with torch.device("meta"):
+        model = Bert(config)
+    try:
+        model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path}: expected the weights of these sizes, got others ({said[:200]})") from None
+    return model.eval()
