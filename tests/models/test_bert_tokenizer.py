@@ -102,7 +102,7 @@ def test_numbers_with_gaps_are_refused() -> None:
 @pytest.mark.parametrize(("text", "error"), [(3, TypeError), ("a\ud800", ValueError)])
 def test_what_is_no_text_is_named(trained: Tokenizer, text: str, error: type[Exception]) -> None:
     for method in (trained.encode, trained.offsets):
-        with pytest.raises(error, match="^`text`: expected "):
+        with pytest.raises(error, match=r"^`text`: expected "):
             method(text)
 
 
