@@ -1,7 +1,8 @@
 """The causal language model: `load()` gives the one that ships and its tokenizer, `generate(*load(), ["ROMEO."])` text.
 
-`model` is the decoder, `tokenizer` turns text into numbers and back, `config` names the sizes. `generation` continues
-texts by `sampling` up to where `stopping` says; `beam` searches for the most probable ones; `explanation` shows how.
+`model` is the decoder, `mmha.subwords` turns text into numbers and back, `config` names the sizes. `generation`
+continues texts by `sampling` up to where `stopping` says; `beam` searches for the most probable ones; `explanation`
+shows how.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
     from mmha.models.causal_lm.model import load as load
     from mmha.models.causal_lm.model import save as save
     from mmha.models.causal_lm.sampling import Sampling as Sampling
-    from mmha.models.causal_lm.tokenizer import Tokenizer as Tokenizer
+    from mmha.subwords import Tokenizer as Tokenizer
 
 _HOME = {
-    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "small"), "config"),
-    **dict.fromkeys(("Beams", "beam_search"), "beam"),
-    **dict.fromkeys(("Explanation", "explain"), "explanation"),
-    **dict.fromkeys(("Completion", "Limits", "Piece", "generate", "stream"), "generation"),
-    "Sampling": "sampling",
-    "Tokenizer": "tokenizer",
-    **dict.fromkeys(("CausalLM", "load", "save"), "model"),
+    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "small"), ".config"),
+    **dict.fromkeys(("Beams", "beam_search"), ".beam"),
+    **dict.fromkeys(("Explanation", "explain"), ".explanation"),
+    **dict.fromkeys(("Completion", "Limits", "Piece", "generate", "stream"), ".generation"),
+    "Sampling": ".sampling",
+    "Tokenizer": "mmha.subwords",
+    **dict.fromkeys(("CausalLM", "load", "save"), ".model"),
 }
 
 __all__ = [
@@ -65,5 +66,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ from mmha.models.causal_lm.stopping import TextStream
 
 if TYPE_CHECKING:
     from mmha.models.causal_lm.model import CausalLM
-    from mmha.models.causal_lm.tokenizer import Tokenizer
+    from mmha.subwords import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mmha import checks
 from mmha.models.causal_lm.model import CausalLM, Layer
 
 if TYPE_CHECKING:
-    from mmha.models.causal_lm.tokenizer import Tokenizer
+    from mmha.subwords import Tokenizer
 
 LONGEST = 64  # tokens; more than that is no picture
 SIGNS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})

@@ -21,7 +21,7 @@ from mmha.models.causal_lm.stopping import TextStream, check_stops
 if TYPE_CHECKING:
     from mmha import KVCache
     from mmha.models.causal_lm.model import CausalLM
-    from mmha.models.causal_lm.tokenizer import Tokenizer
+    from mmha.subwords import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from mmha import checkpoint, checks, masks
 from mmha.cache import KVCache, masked_multihead_attention
 from mmha.models.causal_lm.config import SHIPPED, Config, read_config
-from mmha.models.causal_lm.tokenizer import Tokenizer
 from mmha.nn import Rotary, SwiGLU, packed_positions
 from mmha.ops import attention
 from mmha.ops.caches import Cache
+from mmha.subwords import Tokenizer
 
 Turn = Callable[[Tensor], Tensor]
 

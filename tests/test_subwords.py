@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmha.models.causal_lm import Tokenizer
-from mmha.models.causal_lm.tokenizer import train
+from mmha.subwords import Tokenizer, train
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 7
 LEARNED = train([TEXT], 300)
