@@ -1,0 +1,35 @@
+"""The Transformer, which translates: `Seq2Seq` is the model, `save` and `load` keep it in files.
+
+`model` is the encoder and the decoder, `config` names the sizes, `mmha.subwords` turns text into numbers and back.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmha.models.seq2seq.checkpoint import load as load
+    from mmha.models.seq2seq.checkpoint import save as save
+    from mmha.models.seq2seq.config import BUILDERS as BUILDERS
+    from mmha.models.seq2seq.config import Config as Config
+    from mmha.models.seq2seq.config import base as base
+    from mmha.models.seq2seq.config import big as big
+    from mmha.models.seq2seq.config import tiny as tiny
+    from mmha.models.seq2seq.model import Seq2Seq as Seq2Seq
+    from mmha.subwords import Tokenizer as Tokenizer
+
+_HOME = {
+    **dict.fromkeys(("BUILDERS", "Config", "base", "big", "tiny"), ".config"),
+    **dict.fromkeys(("load", "save"), ".checkpoint"),
+    "Seq2Seq": ".model",
+    "Tokenizer": "mmha.subwords",
+}
+
+__all__ = ["BUILDERS", "Config", "Seq2Seq", "Tokenizer", "base", "big", "load", "save", "tiny"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
