@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmha.train.loop import Run
+    from mmha.train import loop, run
 
 
 def check_out(out: Path, resume: bool) -> None:
@@ -30,8 +30,8 @@ def fetch(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def bar(run: Run, unit: str, name: str, score: Callable[[float, int], str]) -> Iterator[Any]:
-    """A progress bar on stderr; into a pipe, one line a round.
+def bar(run: loop.Run | run.Run, unit: str, name: str, score: Callable[[float, int], str]) -> Iterator[Any]:
+    """A progress bar on stderr, from the first process of a run; into a pipe, one line a round.
 
     Args: unit, what a pass between two scores is called; name, what is scored; score, the text of a score to so many
         digits.
@@ -39,7 +39,11 @@ def bar(run: Run, unit: str, name: str, score: Callable[[float, int], str]) -> I
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from mmha.cli.printing import console
+    from mmha.train import processes
 
+    if processes.rank():
+        yield lambda at: None
+        return
     err = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
@@ -49,8 +53,8 @@ def bar(run: Run, unit: str, name: str, score: Callable[[float, int], str]) -> I
         def show(at: Any) -> None:
             nonlocal told
             best = f" · {name} {score(at.best, 2)}" if at.epoch else ""
-            number = min(at.epoch + 1, run.settings.epochs)
-            text = f"{unit} {number} of {run.settings.epochs} · loss {at.loss:.4f}{best}"
+            number = min(at.epoch + 1, run.rounds)
+            text = f"{unit} {number} of {run.rounds} · loss {at.loss:.4f}{best}"
             progress.update(task, total=at.steps, completed=at.step, description=text)
             if at.epoch > told:
                 told = at.epoch

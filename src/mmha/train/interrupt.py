@@ -27,6 +27,11 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def take(self) -> None:
+        """Take the signals again, from whoever took them since."""
+        for number in self._before:
+            signal.signal(number, self._ask)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt

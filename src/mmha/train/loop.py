@@ -87,6 +87,11 @@ class Run:
             groups, lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
 
+    @property
+    def rounds(self) -> int:
+        """How often the run scores."""
+        return self.settings.epochs
+
     def fit(
         self,
         batches: Batches,
