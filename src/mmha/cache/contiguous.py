@@ -100,6 +100,7 @@ class KVCache(Cache):
 
     def reorder(self, index: Tensor) -> None:
         """Row b becomes a copy of row index[b], integers (B,): what beam search asks for after each step."""
+        checks.shape_is("index", self._row_numbers("index", index), (self.batch,), "(B,)")
         self.branch(index)
         self._gather()
 
@@ -107,22 +108,29 @@ class KVCache(Cache):
     def branch(self, index: Tensor) -> None:
         """The same without copying: row b reads its past where row index[b] read it, and writes to its own place.
 
-        Numbers are copied only when a row must write where another still reads, which rows of equal length never do.
+        The batch then has the rows that index names, in its order, as many or as few as there is room for: at most the
+        rows that the cache was made for. Numbers are copied only when a row must write where another still reads, which
+        rows of equal length never do.
         """
         rows = self._row_numbers("index", index)
-        checks.shape_is("index", rows, (self.batch,), "(B,)")
-        table = self._read_from() if self._beam is None else self._beam
-        table = table[rows].contiguous()
-        self._lengths.copy_(self._lengths[rows])
-        self._kept.copy_(self._kept[rows])
+        most = len(self._memory.keys)
+        checks.require(len(rows) <= most, "index", f"at most the {most} rows the cache was made for", str(len(rows)))
+        table = self._read_from(self.batch) if self._beam is None else self._beam
+        table = table[rows]
+        counts = torch.stack((self._lengths, self._kept))[:, rows]
+        if len(rows) == self.batch:
+            self._lengths.copy_(counts[0])
+            self._kept.copy_(counts[1])
+        else:
+            self._hold(counts)
         if not self._ring:  # slots that are not in use are a row's own
             used = torch.arange(self.max_len, device="cpu") < self._lengths[:, None]
-            table = torch.where(used, table, self._read_from())
+            table = torch.where(used, table, self._read_from(len(rows)))
         self._point(table)
 
-    def _read_from(self) -> Tensor:
-        """The table of a cache whose rows read from themselves, int32 (B, slots)."""
-        return torch.arange(self.batch, dtype=torch.int32, device="cpu")[:, None].repeat(1, self.max_len)
+    def _read_from(self, rows: int) -> Tensor:
+        """The table of so many rows that read from themselves, int32 (rows, slots)."""
+        return torch.arange(rows, dtype=torch.int32, device="cpu")[:, None].expand(rows, self.max_len)
 
     def _point(self, table: Tensor | None) -> None:
         self._beam = table
@@ -140,17 +148,31 @@ class KVCache(Cache):
         if self._beam is not None:
             self._own(self._beam, first, stop)
 
+    def _own_level(self, first: Tensor, stop: int) -> bool:
+        """Whether all rows write from the same position on, so that none writes where another reads.
+
+        The slots from there to `stop` are then the rows' own.
+        """
+        if self._beam is None:
+            return True
+        if self._ring or not len(first) or bool((first != first[0]).any()):
+            return False
+        self._beam[:, int(first[0]) : stop] = self._read_from(self.batch)[:, :1]
+        return True
+
     def _own(self, table: Tensor, first: Tensor, stop: Tensor) -> None:
         """Make the slots that will be written the rows' own; copy when another row reads one of them."""
-        written = torch.zeros(self.batch, self.max_len, dtype=torch.bool, device="cpu")
+        if self._own_level(first, int(stop.max())):
+            return
+        written = torch.zeros(len(self._memory.keys), self.max_len, dtype=torch.bool, device="cpu")
         for b, (start, end) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
             for position in range(max(start, end - self.max_len) if self._ring else start, end):
                 slot = position
                 if self._ring and position >= self.sinks:
                     slot = self.sinks + (position - self.sinks) % self._ring
                 written[b, slot] = True
-        own = self._read_from()
-        read = torch.where(written, own, table)
+        own = self._read_from(self.batch)
+        read = torch.where(written[: self.batch], own, table)
         clash = written.gather(0, read.long()) & (read != own)
         if bool(clash.any()):
             self._gather()
@@ -174,5 +196,5 @@ class KVCache(Cache):
 
 
 def _gather_rows(x: Tensor, rows: Tensor) -> None:
-    """x[b, ...] becomes x[rows[b, ...], ...], in place; rows broadcasts to x."""
-    x.copy_(x.gather(0, rows.expand_as(x)))
+    """x[b, ...] becomes x[rows[b, ...], ...], in place, for as many b as rows has; the rest of it broadcasts to x."""
+    x[: len(rows)] = x.gather(0, rows.expand(len(rows), *x.shape[1:]))

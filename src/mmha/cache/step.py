@@ -84,9 +84,9 @@ def masked_multihead_attention(
     x = projected(qkv, qkv_scale)
     shift = vector("bias", bias, qkv.shape[1])
     finish = Finish.checked(heads * cache.value_dim, out_shift, out_smooth, out_scale, round, out_bounds)
-    if lengths is None and beam is None and src_mask is None and cache._beam is None and type(cache) is KVCache:
+    if lengths is None and beam is None and src_mask is None and type(cache) is KVCache:
         bounds = cached.bounds_of(mask)
-        if bounds is not None:
+        if bounds is not None and cache._own_level(cache._lengths, cache.max_len):
             sizes = (cache.batch, heads, 1, cache._native.longest() + 1)
             with nullcontext() if score_bias is None else checks.renamed(bias="score_bias"):
                 call = cached.prepare(sizes, mask, None, score_bias, scale, softcap, sinks).call
@@ -200,7 +200,7 @@ def _beam_table(step: _Step, beam: Any) -> Tensor:
     if beam.dim() != 2 or beam.shape[0] != cache.batch or not longest <= beam.shape[1] <= cache.max_len:
         expected = f"shape (B, max_len) = ({cache.batch}, {cache.max_len}), or at least {longest} steps of it"
         raise checks.value_error("beam", expected, checks.shape_text(beam.shape))
-    table = cache._read_from()
+    table = cache._read_from(cache.batch).contiguous()
     past = torch.arange(beam.shape[1], device="cpu") < step.first[:, None]
     table[:, : beam.shape[1]] = torch.where(past, beam.to(torch.int32), table[:, : beam.shape[1]])
     wrong = (table < 0) | (table >= cache.batch)

@@ -60,19 +60,24 @@ class Cache:
     """
 
     def __init__(self, rows: int, memory: Memory, window: int | None = None, sinks: int = 0) -> None:
-        self.batch, self.kv_heads, self.dtype = rows, memory.kv_heads, memory.dtype
+        self.kv_heads, self.dtype = memory.kv_heads, memory.dtype
         self.head_dim, self.value_dim = memory.dims
         self.window, self.sinks = window, sinks
         self._memory = memory
-        with torch.inference_mode(False):
-            self._lengths = torch.zeros(rows, dtype=torch.int64, device="cpu")
-            self._kept = torch.zeros(rows, dtype=torch.int64, device="cpu")  # older positions were overwritten
         self._ring = memory.slots - sinks if window is not None else 0
         self._beam: Tensor | None = None
+        with torch.inference_mode(False):
+            self._hold(torch.zeros(2, rows, dtype=torch.int64, device="cpu"))
+
+    def _hold(self, counts: Tensor) -> None:
+        """Take as many rows as there are columns: how many tokens each has seen, and from where on they were kept."""
+        memory = self._memory
+        self.batch = counts.shape[1]
+        self._lengths, self._kept = counts.unbind(0)  # kept: older positions were overwritten
         self._native = _kernels.Cache(
             CACHE_DTYPES[memory.dtype], memory.addresses(), (self._lengths.data_ptr(), self._kept.data_ptr()),
-            (rows, memory.kv_heads, memory.dims[0]), (memory.dims[1], memory.slots, memory.groups),
-            (window or 0, sinks, self._ring),
+            (self.batch, memory.kv_heads, memory.dims[0]), (memory.dims[1], memory.slots, memory.groups),
+            (self.window or 0, self.sinks, self._ring),
         )  # fmt: skip
 
     @property
