@@ -1,0 +1,122 @@
+"""What a spectrum is multiplied by once the a-priori SNR of each of its bins is known.
+
+ξ = |S|² / |D|² is the a-priori SNR, speech over noise; γ = |X|² / |D|² the a-posteriori SNR, for which ξ + 1 stands
+where only ξ is known; ν = ξγ / (1 + ξ). ξ and γ are kept at 1e-12 or more. All is in float64, on arrays of any shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmha import checks
+
+Floats = NDArray[np.float64]
+SMALLEST = 1e-12
+
+
+def mmse_lsa(xi: Floats, gamma: Floats) -> Floats:
+    """ξ/(1+ξ) · exp(½E₁(ν)): the least error of the logarithm of the amplitude.
+
+    Source: Ephraim and Malah (1985), equation 20.
+
+    >>> mmse_lsa(np.array([1.0]), np.array([2.0])).round(4)
+    array([0.558])
+    """
+    from scipy.special import exp1
+
+    made: Floats = xi / (1 + xi) * np.exp(0.5 * exp1(_nu(xi, gamma)))
+    return made
+
+
+def mmse_stsa(xi: Floats, gamma: Floats) -> Floats:
+    """(√π/2) · (√ν/γ) · e^(−ν/2) · [(1+ν)·I₀(ν/2) + ν·I₁(ν/2)]: the least error of the amplitude.
+
+    The exponential is taken into the Bessel functions, which would overflow without it.
+    Source: Ephraim and Malah (1984), equation 7.
+
+    >>> mmse_stsa(np.array([1.0]), np.array([2.0])).round(4)
+    array([0.641])
+    """
+    from scipy.special import i0e, i1e
+
+    nu = _nu(xi, gamma)
+    made: Floats = np.sqrt(np.pi) / 2 * np.sqrt(nu) / gamma * ((1 + nu) * i0e(nu / 2) + nu * i1e(nu / 2))
+    return made
+
+
+def wiener(xi: Floats, gamma: Floats) -> Floats:
+    """ξ/(1+ξ): the least error of the complex spectrum (WF)."""
+    return xi / (1 + xi)
+
+
+def square_root_wiener(xi: Floats, gamma: Floats) -> Floats:
+    """√(ξ/(1+ξ)) (SRWF), which is also the ideal ratio mask (IRM)."""
+    made: Floats = np.sqrt(xi / (1 + xi))
+    return made
+
+
+def constrained_wiener(xi: Floats, gamma: Floats) -> Floats:
+    """√ξ/(1+√ξ) (cWF).  Source: Loizou, *Speech Enhancement*, 2nd edition, section 6.6."""
+    made: Floats = np.sqrt(xi) / (1 + np.sqrt(xi))
+    return made
+
+
+def ideal_binary(xi: Floats, gamma: Floats) -> Floats:
+    """1 where ξ > 1, else 0: the ideal binary mask (IBM)."""
+    return (xi > 1).astype(np.float64)
+
+
+GAINS: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "mmse-lsa": mmse_lsa,
+    "mmse-stsa": mmse_stsa,
+    "wf": wiener,
+    "srwf": square_root_wiener,
+    "cwf": constrained_wiener,
+    "irm": square_root_wiener,
+    "ibm": ideal_binary,
+}
+
+
+def gain(name: str, xi: Any, gamma: Any = None) -> Floats:
+    """The gain of that name.
+
+    Args: name, one of `GAINS`; xi, the a-priori SNR ξ >= 0, a ratio and not dB; gamma, the a-posteriori SNR, None =
+        ξ + 1.
+    Returns: float64, the shape of xi; finite for every finite ξ and γ.
+    Raises: ValueError for another name. ImportError naming the extra when scipy is missing.
+    Source: Nicolson and Paliwal (2019), *Deep learning for minimum mean-square error approaches to speech enhancement*.
+
+    >>> gain("wf", [1.0, 3.0])
+    array([0.5 , 0.75])
+    """
+    checks.one_of("gain", name, tuple(GAINS))
+    ratio = np.maximum(np.asarray(xi, dtype=np.float64), SMALLEST)
+    posterior = ratio + 1 if gamma is None else np.maximum(np.asarray(gamma, dtype=np.float64), SMALLEST)
+    try:
+        return GAINS[name](ratio, posterior)
+    except ImportError:
+        raise ImportError(f'gain: {name} needs scipy: pip install "mmha[speech]"') from None
+
+
+def noise_power(power: Any, xi: Any, gamma: Any = None) -> Floats:
+    """|X|² · [1/(1+ξ)² + ξ/(γ(1+ξ))]: the expected power of the noise in each bin (DeepMMSE).
+
+    Args: power, |X|², any unit; xi and gamma as for `gain`.
+    Source: Zhang et al. (2020), *DeepMMSE: A Deep Learning Approach to MMSE-Based Noise Power Spectral Density
+        Estimation*.
+
+    >>> noise_power([4.0], [1.0])
+    array([2.])
+    """
+    ratio = np.maximum(np.asarray(xi, dtype=np.float64), SMALLEST)
+    posterior = ratio + 1 if gamma is None else np.maximum(np.asarray(gamma, dtype=np.float64), SMALLEST)
+    made: Floats = np.asarray(power, dtype=np.float64) * (1 / (1 + ratio) ** 2 + ratio / (posterior * (1 + ratio)))
+    return made
+
+
+def _nu(xi: Floats, gamma: Floats) -> Floats:
+    return xi * gamma / (1 + xi)

@@ -1,0 +1,181 @@
+"""MHANet: its sizes, what a frame may depend on, and its stream against the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmha.models import mhanet
+from mmha.models.mhanet import frames
+
+TINY = mhanet.Config(width=22, layers=2, heads=2, hidden=13, window=5)
+
+
+def model(config: mhanet.Config = TINY) -> mhanet.MHANet:
+    torch.manual_seed(3)
+    made = mhanet.MHANet(config)
+    made.mean.copy_(torch.linspace(4, -7, 257))
+    made.deviation.copy_(torch.linspace(23, 27, 257))
+    return made.eval()
+
+
+def noise(samples: int, seed: int = 1) -> Tensor:
+    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def by_torch(net: mhanet.MHANet, magnitudes: Tensor) -> Tensor:
+    """The published formula with torch's functions and a dense mask."""
+    t = torch.arange(magnitudes.shape[1])
+    window = net.config.window or len(t)
+    visible = (t[:, None] >= t) & (t[:, None] - t < window)
+    x = F.relu(F.layer_norm(magnitudes @ net.project_in.weight.T, (net.config.width,), *norm(net.norm)))
+    for block in net.blocks:
+        assert isinstance(block, nn.Module)
+        w = block.attention.project_in.weight
+        q, k, v = (x @ part.T for part in w.chunk(3))
+        q, k, v = (y.unflatten(-1, (net.config.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        seen = F.scaled_dot_product_attention(q, k, v, visible).transpose(1, 2).flatten(2)
+        x = F.layer_norm(x + seen @ block.attention.project_out.weight.T, (22,), *norm(block.norm_attention))
+        x = F.layer_norm(x + block.down(F.relu(block.up(x))), (22,), *norm(block.norm_feed_forward))
+    return net.project_out(x)
+
+
+def norm(layer: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
+    return layer.weight, layer.bias, 1e-6
+
+
+@pytest.mark.parametrize("config", [mhanet.published(), mhanet.small(), TINY])
+def test_the_number_of_weights_is_the_published_one(config: mhanet.Config) -> None:
+    held = sum(p.numel() for p in mhanet.MHANet(config).parameters())
+    assert held == config.parameters
+    assert mhanet.published().parameters == 4_076_033
+
+
+@torch.no_grad()
+def test_the_network_is_the_published_formula() -> None:
+    net = model()
+    magnitudes = noise(2 * 19 * 257).abs().view(2, 19, 257)
+    assert torch.allclose(net(magnitudes), by_torch(net, magnitudes), atol=1e-5)
+
+
+@torch.no_grad()
+def test_no_frame_depends_on_the_future_or_on_what_has_left_its_window() -> None:
+    net = model()
+    magnitudes = noise(19 * 257).abs().view(1, 19, 257)
+    whole = net(magnitudes)
+    changed = magnitudes.clone()
+    changed[:, 11:] = torch.nan
+    assert torch.equal(net(changed)[:, :11], whole[:, :11])
+    # Two layers of a window of 5 look back on 8 frames.
+    changed = magnitudes.clone()
+    changed[:, :4] = torch.nan
+    assert torch.equal(net(changed)[:, 12:], whole[:, 12:])
+    assert not net(changed)[:, 11].isfinite().all()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 255, 256, 257, 511, 512, 5003])
+def test_a_stream_in_any_pieces_gives_what_the_whole_gives(samples: int) -> None:
+    enhancer = mhanet.Enhancer(model())
+    x = noise(samples)
+    whole = offline(enhancer, x)
+    assert torch.allclose(enhancer.enhance(x), whole, atol=1e-5)
+    sizes = torch.Generator().manual_seed(5)
+    stream, made, at = enhancer.stream(), [], 0
+    while at < samples:
+        step = int(torch.randint(1, 700, (1,), generator=sizes))
+        made.append(stream.push(x[at : at + step]))
+        at += step
+    out = torch.cat([*made, stream.finish()])
+    assert len(out) >= (samples + 256 if samples else 0)
+    assert torch.allclose(out[256:][:samples], whole, atol=1e-5)
+
+
+@torch.no_grad()
+def offline(enhancer: mhanet.Enhancer, x: Tensor) -> Tensor:
+    """All frames at once through the network, without a cache."""
+    seen = frames.spectra(x)
+    if not len(x):
+        return x
+    ratio = enhancer.model.statistics.ratio(torch.sigmoid(enhancer.model(seen.abs()[None])[0]))
+    factor = torch.from_numpy(mhanet.gain(enhancer.gain, ratio.numpy())).float()
+    return frames.sound(seen * factor, len(x))
+
+
+def test_a_sample_is_out_512_samples_after_it_came_in_and_not_earlier() -> None:
+    enhancer = mhanet.Enhancer(model())
+    quiet, heard = noise(4096), noise(4096)
+    heard[2048] += 1.0  # an impulse
+    one, other = enhancer.stream(), enhancer.stream()
+    out = [torch.cat([s.push(x[at : at + 1]) for at in range(len(x))]) for s, x in ((one, quiet), (other, heard))]
+    first = int((out[0] != out[1]).nonzero()[0])
+    # The n-th sample out belongs to sample n - 256; the impulse changes its own frames and nothing before them.
+    assert 2048 + 256 - 512 < first <= 2048 + 256
+    # What is out once n samples are in: everything but the last 512 samples, in steps of 256.
+    stream = enhancer.stream()
+    done = [len(stream.push(quiet[:1])) for _ in range(1024)]
+    assert [n + 1 for n, size in enumerate(done) if size] == [256, 512, 768, 1024]
+    assert mhanet.LATENCY == 512
+
+
+def test_the_memory_of_a_stream_does_not_grow() -> None:
+    stream = mhanet.Enhancer(model()).stream()
+    held = []
+    for _ in range(3):
+        for _ in range(40):
+            stream.push(noise(256))
+        held.append(stream.waiting.untyped_storage().nbytes() + sum(c._memory.keys.nbytes for c in stream.caches))
+    assert held[1] == held[2]
+
+
+def test_padding_weighs_nothing_and_silence_does() -> None:
+    logits, target = noise(2 * 7 * 257).view(2, 7, 257), torch.rand(2, 7, 257)
+    lengths = torch.tensor([7, 3])
+    broken = logits.clone()
+    broken[1, 3:] = torch.nan
+    rows = [
+        F.binary_cross_entropy_with_logits(logits[b, :n], target[b, :n], reduction="sum") for b, n in ((0, 7), (1, 3))
+    ]
+    assert torch.allclose(mhanet.loss(broken, target, lengths), sum(rows) / (10 * 257))
+    net = model()
+    silent = torch.zeros(1, 7, 257)
+    assert torch.equal(net(silent, lengths=[7]), net(silent))
+    padded = torch.cat([noise(3 * 257).abs().view(1, 3, 257), torch.full((1, 4, 257), torch.nan)], 1)
+    assert torch.allclose(net(padded, lengths=[3])[:, :3], net(padded[:, :3]), atol=1e-5)
+
+
+def test_a_checkpoint_comes_back_with_its_statistics(tmp_path: Path) -> None:
+    net = model()
+    mhanet.save(net, tmp_path / "a.json", {"seed": 3})
+    again = mhanet.load(tmp_path / "a.json")
+    assert torch.equal(again.mean, net.mean)
+    assert again.config == net.config
+    x = noise(2000)
+    assert torch.allclose(mhanet.Enhancer(again).enhance(x), mhanet.Enhancer(net).enhance(x), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: model()(torch.zeros(1, 3, 256)), r"`magnitudes`: expected shape \(B, T, 257\), got \(1, 3, 256\)"),
+        (lambda: mhanet.Enhancer(model(), "best"), "`gain`: expected .mmse-lsa., .*, got .best."),
+        (lambda: mhanet.Enhancer(model(), window=6), "`window`: expected an integer >= 1 and <= 5, got 6"),
+        (lambda: mhanet.Enhancer(model()).enhance(torch.tensor([torch.nan])), "`sound`: expected finite numbers"),
+        (
+            lambda: mhanet.Enhancer(model()).enhance(torch.zeros(2, 3)),
+            r"`sound`: expected shape \(samples,\), got \(2, 3\)",
+        ),
+        (lambda: mhanet.Config(10, 1, 3, 7), "`heads`: expected a divisor of width = 10, got 3"),
+        (lambda: mhanet.Config(10, 1, 2, 7, window=3, causal=False), "`window`: expected None without causal, got 3"),
+        (
+            lambda: mhanet.Enhancer(mhanet.MHANet(mhanet.Config(6, 1, 2, 7, causal=False))),
+            "`model`: expected a causal one, for a stream, got one that looks ahead",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(wrong, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises((ValueError, TypeError), match=message):
+        wrong()
