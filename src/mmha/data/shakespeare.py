@@ -6,6 +6,7 @@ the work. The First Folio's spelling of the same plays (`*_gut_f.txt`) is not ke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from mmha.data import text
 
 VALIDATION = ("john", "tempest")
 TEST = ("macbeth", "richard_ii", "twelfth_night")
+
+_HEADING = re.compile(
+    r"^(?=[ \t]*(?:(?:act [ivx\d]+[^\w\n]+)?scene\b|(?-i:[IVXLC]+)\.?[ \t]*$))", re.IGNORECASE | re.MULTILINE
+)
 
 
 def files(folder: Path) -> list[Path]:
@@ -42,3 +47,12 @@ def split(works: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
 def read(works: Iterable[Path]) -> list[str]:
     """The texts of the works, in order."""
     return [text.read(work) for work in works]
+
+
+def scenes(work: str) -> list[str]:
+    """The text of a work in the parts that follow one another there: what comes before, then each scene or poem.
+
+    >>> scenes("THE SONNETS\\n\\nI\\n\\nFrom fairest\\n\\nII\\n\\nWhen forty\\n")
+    ['THE SONNETS\\n\\n', 'I\\n\\nFrom fairest\\n\\n', 'II\\n\\nWhen forty\\n']
+    """
+    return [part for part in _HEADING.split(work) if part.strip()]
