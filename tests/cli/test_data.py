@@ -52,7 +52,7 @@ def test_what_is_not_here_says_how_to_fetch_it(capsys: pytest.CaptureFixture[str
 def test_an_unknown_name_is_named(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert (
         failing(capsys, command, "browm")
-        == "mmha: name: expected one of brown, turkish, shakespeare, minilm, got 'browm'\n"
+        == "mmha: name: expected one of brown, turkish, shakespeare, minilm, albert-rxn, got 'browm'\n"
     )
 
 

@@ -99,6 +99,19 @@ ENTRIES: dict[str, Entry] = {
             files=12,
             checksum="cc3dd7cbff2c3089f2acc2d349a08718c481c85c4e59865e7211858594540947",
         ),
+        Entry(
+            name="albert-rxn",
+            what="RXNMapper's ALBERT: chemical reactions as SMILES, 12 layers that share weights, masked words",
+            client="pip",
+            package="rxnmapper",
+            version="0.4.3",
+            licence="MIT",
+            inside="rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k",
+            keep=("*.json", "pytorch_model.bin", "vocab.txt"),
+            size=3_217_810,
+            files=5,
+            checksum="d9843ccd21bcb030aea3de69706ea9fe2f15c5a92b5af6c9221972702fd38d63",
+        ),
     )
 }
 

@@ -1,6 +1,7 @@
 """BERT: `load(FOLDER)` gives a model and its tokenizer, from a checkpoint of ours or a Hugging Face folder.
 
-`model` is the encoder with its heads, `tokenizer` turns text into numbers and back, `config` names the sizes.
+`model` is the encoder with its heads, `tokenizer` turns text into numbers and back, `config` names the sizes;
+`files` keeps checkpoints, `huggingface` reads and writes transformers' folders.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from mmha.models.bert.config import tiny as tiny
     from mmha.models.bert.files import load as load
     from mmha.models.bert.files import save as save
+    from mmha.models.bert.huggingface import load_huggingface as load_huggingface
+    from mmha.models.bert.huggingface import save_huggingface as save_huggingface
     from mmha.models.bert.model import Bert as Bert
     from mmha.models.bert.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
     **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "large", "mini", "small", "tiny"), "config"),
     **dict.fromkeys(("load", "save"), "files"),
+    **dict.fromkeys(("load_huggingface", "save_huggingface"), "huggingface"),
     "Bert": "model",
     "Tokenizer": "tokenizer",
 }
@@ -38,8 +42,10 @@ __all__ = [
     "base",
     "large",
     "load",
+    "load_huggingface",
     "mini",
     "save",
+    "save_huggingface",
     "small",
     "tiny",
 ]

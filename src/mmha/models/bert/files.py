@@ -25,11 +25,16 @@ def save(model: Bert, tokenizer: Tokenizer, path: Path, about: dict[str, Any], n
 
 
 def load(place: Path | str = SHIPPED) -> tuple[Bert, Tokenizer]:
-    """The model and its tokenizer from a checkpoint or the folder that holds it, by default those that ship with mmha.
+    """The model and its tokenizer from a checkpoint, by default those that ship with mmha.
 
+    Args: place: a checkpoint (.json), the folder that holds it, or a Hugging Face folder (`load_huggingface`).
     Raises: FileNotFoundError when it is not there, ValueError when it is damaged or of another model.
     """
     path = Path(place)
+    if path.is_dir() and (path / "config.json").exists() and not (path / SHIPPED.name).exists():
+        from mmha.models.bert.huggingface import load_huggingface
+
+        return load_huggingface(path)
     path = path / SHIPPED.name if path.is_dir() else path
     document, data = checkpoint.read(path)
     config = read_config(document, path)

@@ -55,8 +55,8 @@ class Tokenizer:
         self.pad, self.unknown, self.cls, self.sep, self.mask = (int(found[marker] or 0) for marker in MARKERS)
 
     @classmethod
-    def of(cls, pieces: Sequence[str], lower: bool = True) -> Tokenizer:
-        """The WordPiece tokenizer of a vocabulary, a piece a number; `lower` = lower case and no accents.
+    def of(cls, pieces: Sequence[str], lower: bool = True, strip_accents: bool | None = None) -> Tokenizer:
+        """The WordPiece tokenizer of a vocabulary, a piece a number; strip_accents None = as lower.
 
         Raises: ValueError for a piece that comes twice, and as the class itself.
         """
@@ -65,7 +65,7 @@ class Tokenizer:
             twice = next(piece for number, piece in enumerate(pieces) if numbers[piece] != number)
             raise checks.value_error("pieces", "pieces that differ", f"{twice!r} twice")
         checks.require("[UNK]" in numbers, "pieces", "a piece [UNK]", "none")
-        coder = _coder(lower)
+        coder = _coder(lower, strip_accents)
         coder.model = _library().models.WordPiece(numbers, unk_token="[UNK]")
         return cls(json.loads(coder.to_str()))
 
@@ -102,6 +102,27 @@ class Tokenizer:
         known = [checks.integer("ids", number, 0, self.vocabulary - 1) for number in ids]
         text: str = self._coder.decode(known, skip_special_tokens=False)
         return text
+
+    def complete(self) -> dict[str, Any]:
+        """The content of a tokenizer.json that knows the markers and puts them around sentences and pairs."""
+        coder = _parsed(json.loads(self._marking_coder.to_str()))
+        cls, sep = self.pieces[self.cls], self.pieces[self.sep]
+        coder.post_processor = _library().processors.TemplateProcessing(
+            f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", [(cls, self.cls), (sep, self.sep)]
+        )
+        found: dict[str, Any] = json.loads(coder.to_str())
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """What a tokenizer_config.json says of it: its class in transformers, and the markers."""
+        names = ("pad", "unk", "cls", "sep", "mask")
+        numbers = (self.pad, self.unknown, self.cls, self.sep, self.mask)
+        markers = {f"{name}_token": self.pieces[number] for name, number in zip(names, numbers, strict=True)}
+        normalizer = self.definition.get("normalizer") or {}
+        if self.definition["model"]["type"] != "WordPiece" or normalizer.get("type") != "BertNormalizer":
+            return {"tokenizer_class": "PreTrainedTokenizerFast", **markers}
+        lower = {"do_lower_case": normalizer["lowercase"], "strip_accents": normalizer["strip_accents"]}
+        return {"tokenizer_class": "BertTokenizer", **lower, **markers}
 
     @cached_property
     def _coder(self) -> Any:
@@ -160,10 +181,10 @@ def _letters(coder: Any, texts: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, ["##" + letter for letter in kept if letter in within]
 
 
-def _coder(lower: bool) -> Any:
+def _coder(lower: bool, strip_accents: bool | None = None) -> Any:
     library = _library()
     coder = library.Tokenizer(library.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
-    coder.normalizer = library.normalizers.BertNormalizer(lowercase=lower)
+    coder.normalizer = library.normalizers.BertNormalizer(lowercase=lower, strip_accents=strip_accents)
     coder.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     coder.decoder = library.decoders.WordPiece()
     return coder
