@@ -1,4 +1,4 @@
-"""BERTs of transformers with random weights, saved as it saves them, and their outputs on padded batches, ours packed."""
+"""BERTs of transformers with random weights, and their outputs on padded batches beside ours on packed ones."""
 
 from __future__ import annotations
 

