@@ -208,14 +208,11 @@ def _write(text: str, dim: bool = False) -> None:
     """Show a piece at once; on a terminal the prompt is dim, and control characters, which a model may write, are not
     obeyed."""
     if sys.stdout.isatty():
-        import unicodedata
-
         from rich.text import Text
 
-        from mmha.cli.printing import console
+        from mmha.cli.printing import console, harmless
 
-        shown = "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
-        console().print(Text(shown, "dim" if dim else ""), end="")
+        console().print(Text(harmless(text), "dim" if dim else ""), end="")
     else:
         sys.stdout.write(text)
     sys.stdout.flush()

@@ -35,3 +35,14 @@ def console(stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     """One JSON document on stdout, readable in any encoding."""
     print(json.dumps(value, indent=2))
+
+
+def harmless(text: str) -> str:
+    """A text from outside as a terminal may show it: control characters, which it would obey, become U+FFFD.
+
+    >>> harmless("a\\tb\\x1b[2J")
+    'a\\tb�[2J'
+    """
+    import unicodedata
+
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)

@@ -30,12 +30,17 @@ def text(path: Path) -> str:
         raise ValueError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from None
 
 
-def document(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises: as `text`, and ValueError when it is something else."""
+def content(path: Path) -> Any:
+    """What the JSON in a file says. Raises: as `text`, and ValueError when it is no JSON."""
     try:
-        found = json.loads(text(path))
+        return json.loads(text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, got something else ({error})") from None
+
+
+def document(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises: as `content`, and ValueError when it is no object."""
+    found = content(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object, got {checks.describe(found)}")
     return found
