@@ -20,12 +20,12 @@ _CHUNK = 1 << 20
 
 
 def extract(archive: Path, target: Path, inside: str, keep: Sequence[str], limit: int) -> None:
-    """Write the files below `inside` that match a pattern of `keep` into `target`, which must not exist.
+    """Write the files below `inside` that match a pattern of `keep` into `target`, which is made when it is not there.
 
     Args: archive a .tgz, .tar.gz, .zip, .whl or .deb; limit the most bytes that all files together may have.
     Raises: ValueError for another kind of file, a damaged one, a path that leaves the target, or too many bytes.
     """
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     room = limit
     try:
         for name, stream in _members(archive):

