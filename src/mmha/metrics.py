@@ -49,3 +49,29 @@ def tag_accuracy(gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str
             ) from None
         raise
     return Accuracy(correct, total)
+
+
+def translation(found: Sequence[str], references: Sequence[str]) -> dict[str, tuple[float, str]]:
+    """chrF and BLEU of translations against one reference each, from 0 to 100, and how sacrebleu names what it did.
+
+    BLEU takes Chinese letter by letter where references hold Chinese letters.
+    Raises: ImportError naming the extra when sacrebleu is missing; ValueError for unequal numbers.
+    Source: Popović (2015); Papineni et al. (2002); Post (2018).
+
+    >>> same = ["the same five words here"]
+    >>> {name: score for name, (score, _) in translation(same, same).items()}
+    {'chrF': 100.0, 'BLEU': 100.0}
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError:
+        raise ImportError('chrF and BLEU need sacrebleu: pip install "mmha[translate]"') from None
+    if len(found) != len(references):
+        raise ValueError(f"`found`: expected {len(references)} translations, one a reference, got {len(found)}")
+    chinese = any("一" <= letter <= "鿿" for text in references for letter in text)
+    scores = {}
+    for name, metric in (("chrF", CHRF()), ("BLEU", BLEU(tokenize="zh" if chinese else "13a"))):
+        score = metric.corpus_score(list(found), [list(references)]).score
+        scores[name] = (round(float(score), 10), str(metric.get_signature()))
+    return scores

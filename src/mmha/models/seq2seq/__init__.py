@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from mmha.models.seq2seq.config import Config as Config
     from mmha.models.seq2seq.config import base as base
     from mmha.models.seq2seq.config import big as big
+    from mmha.models.seq2seq.config import small as small
     from mmha.models.seq2seq.config import tiny as tiny
     from mmha.models.seq2seq.model import Seq2Seq as Seq2Seq
     from mmha.subwords import Tokenizer as Tokenizer
 
 _HOME = {
-    **dict.fromkeys(("BUILDERS", "Config", "base", "big", "tiny"), ".config"),
+    **dict.fromkeys(("BUILDERS", "Config", "base", "big", "small", "tiny"), ".config"),
     **dict.fromkeys(("load", "save"), ".checkpoint"),
     "Seq2Seq": ".model",
     "Tokenizer": "mmha.subwords",
 }
 
-__all__ = ["BUILDERS", "Config", "Seq2Seq", "Tokenizer", "base", "big", "load", "save", "tiny"]
+__all__ = ["BUILDERS", "Config", "Seq2Seq", "Tokenizer", "base", "big", "load", "save", "small", "tiny"]
 
 
 def __getattr__(name: str) -> Any:

@@ -61,6 +61,11 @@ def tiny(vocabulary: int) -> Config:
     return Config(vocabulary, width=32, encoder_layers=2, decoder_layers=2, heads=4, hidden=64)
 
 
+def small(vocabulary: int) -> Config:
+    """The models that ship: some ten thousand sentences, about an hour."""
+    return Config(vocabulary, width=192, encoder_layers=3, decoder_layers=3, heads=6, hidden=768)
+
+
 def base(vocabulary: int = 37_000) -> Config:
     """The base model as published, with 37 000 tokens for both languages (Vaswani et al. 2017, table 3)."""
     return Config(vocabulary, width=512, encoder_layers=6, decoder_layers=6, heads=8, hidden=2048)
@@ -71,7 +76,7 @@ def big(vocabulary: int = 37_000) -> Config:
     return Config(vocabulary, width=1024, encoder_layers=6, decoder_layers=6, heads=16, hidden=4096, dropout=0.3)
 
 
-BUILDERS = {"tiny": tiny, "base": base, "big": big}
+BUILDERS = {"tiny": tiny, "small": small, "base": base, "big": big}
 
 
 def read_config(document: dict[str, Any], path: Path) -> Config:
