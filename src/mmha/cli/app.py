@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mmha.cli import bench, data, demo, embed, generate, info, mask, tag, train
+from mmha.cli import bench, data, demo, embed, fill_mask, generate, info, mask, tag, train
 from mmha.cli.printing import examples
 
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
@@ -53,6 +53,9 @@ app.command("generate", short_help="Continue a text, or see how it is done.", ep
     generate.generate
 )
 app.command("embed", short_help="Turn texts into vectors; search by meaning.", epilog=embed.EXAMPLES)(embed.embed)
+app.command("fill-mask", short_help="Show what may stand behind a [MASK].", epilog=fill_mask.EXAMPLES)(
+    fill_mask.fill_mask
+)
 app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)

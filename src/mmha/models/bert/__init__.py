@@ -1,7 +1,8 @@
 """BERT: `load(FOLDER)` gives a model and its tokenizer, from a checkpoint of ours or a Hugging Face folder.
 
 `model` is the encoder with its heads, `tokenizer` turns text into numbers and back, `config` names the sizes;
-`files` keeps checkpoints, `huggingface` reads and writes transformers' folders.
+`files` keeps checkpoints, `huggingface` reads and writes transformers' folders. `filling` says what stands behind a
+[MASK], `tagging` puts a tagger on the encoder; `smiles` cuts molecules instead of words.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mmha.models.bert.config import tiny as tiny
     from mmha.models.bert.files import load as load
     from mmha.models.bert.files import save as save
+    from mmha.models.bert.filling import Filling as Filling
+    from mmha.models.bert.filling import fill as fill
     from mmha.models.bert.huggingface import load_huggingface as load_huggingface
     from mmha.models.bert.huggingface import save_huggingface as save_huggingface
     from mmha.models.bert.model import Bert as Bert
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "large", "mini", "small", "tiny"), "config"),
     **dict.fromkeys(("load", "save"), "files"),
+    **dict.fromkeys(("Filling", "fill"), "filling"),
     **dict.fromkeys(("load_huggingface", "save_huggingface"), "huggingface"),
     "Bert": "model",
     "Tokenizer": "tokenizer",
@@ -38,8 +42,10 @@ __all__ = [
     "SHIPPED",
     "Bert",
     "Config",
+    "Filling",
     "Tokenizer",
     "base",
+    "fill",
     "large",
     "load",
     "load_huggingface",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmha import checkpoint
-from mmha.models.bert import names, untrusted
+from mmha.models.bert import names, smiles, untrusted
 from mmha.models.bert.config import Config
 from mmha.models.bert.files import assembled
 from mmha.models.bert.model import Bert
@@ -86,6 +86,8 @@ def _tokenizer(folder: Path) -> Tokenizer:
         settings = folder / "tokenizer_config.json"
         chosen = untrusted.document(settings) if settings.exists() else {}
         pieces = untrusted.text(path).removesuffix("\n").split("\n")
+        if smiles.fits(pieces):  # no file says so
+            return smiles.tokenizer(pieces)
         return Tokenizer.of(pieces, chosen.get("do_lower_case", True), strip_accents=chosen.get("strip_accents"))
     except (TypeError, ValueError) as error:
         if str(error).startswith(str(folder)):
