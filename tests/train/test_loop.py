@@ -134,3 +134,23 @@ def test_the_loss_is_the_mean_of_minus_log_p() -> None:
     scores = run.model(batch.words, batch.pieces, batch.lengths).double()
     by_hand = sum(-scores[i].log_softmax(0)[tag] for i, tag in enumerate(batch.tags)) / len(batch.tags)
     torch.testing.assert_close(tagging.loss(run.model, batch).double(), by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_a_factor_gives_parameters_a_rate_of_their_own(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"body": nn.Linear(3, 5), "head": nn.Linear(5, 2), "heading": nn.Linear(2, 1)})
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    settings = Settings(epochs=1, rate=0.01, warmup=1e-9, weight_decay=0.0)
+    run = Run(model, settings, tmp_path, factors={"head.": 4.0})
+    run.progress.steps = 7
+
+    def loss(model: nn.Module, batch: object) -> torch.Tensor:
+        return torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+
+    run.step(None, loss)
+    for name, value in model.state_dict().items():  # Adam's first step has the size of the rate
+        moved = 0.04 if name.startswith("head.") else 0.01
+        torch.testing.assert_close(before[name] - value, torch.full_like(value, moved), rtol=1e-4, atol=0)
+    run.save()
+    again = Run(model, settings, tmp_path, factors={"head.": 4.0})
+    again.resume()
+    assert [group["factor"] for group in again.optimizer.param_groups] == [1.0, 1.0, 4.0, 4.0]

@@ -14,8 +14,11 @@ from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
     from mmha.data.conllu import Block
+    from mmha.models.bert.tagging import Tagger as BertTagger
     from mmha.models.tagger import Tagger
     from mmha.models.tagger.quick import QuickTagger
+
+    AnyTagger = Tagger | BertTagger | QuickTagger
 
 EXAMPLES = examples(
     'mmha tag "I saw a saw"',
@@ -130,24 +133,43 @@ def _blocks(content: str, name: str, kind: str) -> list[Block]:
     return [conllu.block_of(words) for words in text.sentences(content)]
 
 
-def _load(path: Path | None) -> Tagger:
+def _load(path: Path | None) -> Tagger | BertTagger:
+    """The tagger of a checkpoint, whichever of the two kinds it is; by default the one that ships."""
+    from mmha.models.bert import tagging
     from mmha.models.tagger import SHIPPED, load
 
-    return load(_document(path) or SHIPPED)
+    document = _document(path)
+    if document is not None and _kind(document) == tagging.KIND:
+        return tagging.load(document)
+    return load(document or SHIPPED)
 
 
-def _load_quick(path: Path | None) -> QuickTagger:
+def _load_quick(path: Path | None) -> Tagger | BertTagger | QuickTagger:
+    """The tagger that needs no torch, unless the checkpoint is of a kind that does."""
     from mmha.models.tagger.config import SHIPPED
     from mmha.models.tagger.quick import QuickTagger
 
-    return QuickTagger(_document(path) or SHIPPED)
+    document = _document(path)
+    if document is not None and _kind(document) != "tagger":
+        return _load(document)
+    return QuickTagger(document or SHIPPED)
 
 
 def _document(path: Path | None) -> Path | None:
     return path / "tagger.json" if path is not None and path.is_dir() else path
 
 
-def _tagged(tagger: Tagger | QuickTagger, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[str]]]:
+def _kind(document: Path) -> str:
+    """What model a checkpoint says it is; a damaged one is left to the loader, which says what is wrong with it."""
+    from mmha import checkpoint
+
+    try:
+        return str(checkpoint.read(document)[0].get("model"))
+    except ValueError:
+        return "tagger"
+
+
+def _tagged(tagger: AnyTagger, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[str]]]:
     """Each sentence with its tags, in order; a progress bar on stderr when there is a wait and somebody to see it."""
     from mmha.cli.printing import console
 
@@ -161,7 +183,7 @@ def _tagged(tagger: Tagger | QuickTagger, blocks: Sequence[Block]) -> Iterator[t
         yield from zip(chunk, tagger.tag([block.words for block in chunk]), strict=True)
 
 
-def _print(tagger: Tagger | QuickTagger, blocks: Sequence[Block], output: str) -> None:
+def _print(tagger: AnyTagger, blocks: Sequence[Block], output: str) -> None:
     if output == "conllu":
         for block, tags in _tagged(tagger, blocks):
             sys.stdout.write(block.tagged(tags))
@@ -186,13 +208,13 @@ def _coloured(words: Sequence[str], tags: Sequence[str]) -> Any:
     )
 
 
-def _print_json(tagger: Tagger | QuickTagger, blocks: Sequence[Block]) -> None:
+def _print_json(tagger: AnyTagger, blocks: Sequence[Block]) -> None:
     from mmha.cli.printing import print_json
 
     print_json([{"words": list(block.words), "tags": tags} for block, tags in _tagged(tagger, blocks)])
 
 
-def _print_score(tagger: Tagger | QuickTagger, blocks: Sequence[Block], as_json: bool) -> None:
+def _print_score(tagger: AnyTagger, blocks: Sequence[Block], as_json: bool) -> None:
     from mmha.cli.printing import print_json
     from mmha.metrics import tag_accuracy
 
@@ -206,7 +228,7 @@ def _print_score(tagger: Tagger | QuickTagger, blocks: Sequence[Block], as_json:
         print(result)
 
 
-def _draw(tagger: Tagger, blocks: Sequence[Block], as_json: bool) -> None:
+def _draw(tagger: Tagger | BertTagger, blocks: Sequence[Block], as_json: bool) -> None:
     from mmha.cli.looks import picture
     from mmha.cli.printing import console, print_json
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,24 +67,45 @@ def rate_at(step: int, steps: int, settings: Settings) -> float:
     return settings.rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * part)))
 
 
+def _groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters that decay and those that do not, for each of the rates."""
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in model.named_parameters():
+        factor = next((value for prefix, value in factors.items() if name.startswith(prefix)), 1.0)
+        found.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "factor": factor, **({} if decays else {"weight_decay": 0.0})}
+        for (factor, decays), parameters in found.items()
+    ]
+
+
 class Run:
     """One training run in a folder, with `state.json` (+ tensors) to continue from.
 
-    `about` is what else, beside the settings, a run must have in common with the one that it continues.
+    `about` is what else, beside the settings, a run must have in common with the one that it continues. `factors` give
+    parameters whose name begins so a rate of their own, that many times the rate of the others.
 
     Raises: FileNotFoundError or ValueError from `resume` when there is nothing, or something else, to continue.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, folder: Path, about: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        folder: Path,
+        about: dict[str, Any] | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         self.model, self.settings, self.folder, self.about = model, settings, folder, about or {}
         self.progress = Progress()
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.best = {k: v.clone() for k, v in self.average.items()}
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+            _groups(model, factors or {}),
+            lr=settings.rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     @property
@@ -127,7 +148,7 @@ class Run:
         at = self.progress
         torch.manual_seed(self.settings.seed * 1_000_003 + at.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(at.step, at.steps, self.settings)
+            group["lr"] = rate_at(at.step, at.steps, self.settings) * group["factor"]
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         value = loss(self.model, batch)

@@ -47,6 +47,20 @@ class Shuffled:
         return Batch(self.words[at], self.pieces[at], lengths, self.tags[at])
 
 
+def share(sentences: Sequence[Any], part: float, seed: int) -> list[Any]:
+    """So much of the sentences, drawn by the seed, in their order; for one seed a smaller part lies within a larger.
+
+    At least one sentence, as long as there are any; part 1 gives all.
+
+    >>> share("abcdefghij", 0.2, seed=1), share("abcdefghij", 0.5, seed=1)
+    (['f', 'g'], ['a', 'b', 'c', 'f', 'g'])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = max(1, round(part * len(sentences)))
+    chosen = torch.randperm(len(sentences), generator=generator)[:count].tolist()
+    return [sentences[i] for i in sorted(chosen)]
+
+
 def loss(model: nn.Module, batch: Batch) -> Tensor:
     """The mean of −log p(gold tag) over the words of the batch."""
     scores = model(batch.words, batch.pieces, batch.lengths)
