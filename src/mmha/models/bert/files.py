@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mmha import checkpoint
 from mmha.models.bert.config import SHIPPED, Config, read_config
@@ -55,7 +56,7 @@ def assembled(config: Config, weights: dict[str, Tensor], path: Path) -> Bert:
     held = sum(v.numel() for v in weights.values())
     if held != config.parameters:
         raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = Bert(config)
     try:
         model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
@@ -63,3 +64,16 @@ def assembled(config: Config, weights: dict[str, Tensor], path: Path) -> Bert:
         said = " ".join(str(error).split())
         raise ValueError(f"{path}: expected the weights of these sizes, got others ({said[:200]})") from None
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within it nothing is written into tensors, so that none is drawn that a file is about to replace.
+
+    On the meta device there is nothing to draw, and yet torch imports its compiler to draw it, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
