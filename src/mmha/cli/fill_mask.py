@@ -104,7 +104,7 @@ def _print(bert: Bert, tokenizer: Tokenizer, fillings: Sequence[Filling | None],
     from rich.text import Text
 
     from mmha.cli.looks import picture
-    from mmha.cli.printing import console
+    from mmha.cli.printing import console, harmless
     from mmha.models.bert.filling import looks
 
     out = console()
@@ -113,15 +113,15 @@ def _print(bert: Bert, tokenizer: Tokenizer, fillings: Sequence[Filling | None],
             out.print()
         if filling is None:
             continue
-        out.print(Text(filling.text, "bold"))
+        out.print(Text(harmless(filling.text), "bold"))
         for number, blank in enumerate(filling.blanks, start=1):
             if len(filling.blanks) > 1:
                 out.print(Text(f"  [MASK] {number} of {len(filling.blanks)}", "dim"))
             for line in table(blank):
-                out.print(Text.assemble("  ", (line[0], "cyan"), line[1]))
+                out.print(Text.assemble("  ", (harmless(line[0]), "cyan"), line[1]))
         if attention:
             rows = looks(bert, tokenizer, filling.text).tolist()
-            out.print(picture(filling.tokens, [""] * len(rows), rows))
+            out.print(picture(list(map(harmless, filling.tokens)), [""] * len(rows), rows))
 
 
 def table(blank: Blank) -> list[tuple[str, str]]:
