@@ -199,3 +199,10 @@ def test_the_loss_has_a_gradient_for_every_weight() -> None:
     hidden: Tensor = model(TOKENS, LENGTHS, SEGMENTS)
     (model.words(hidden).logsumexp(1).sum() + model.next(model.pool(hidden, LENGTHS)).logsumexp(1).sum()).backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_a_folder_without_a_model_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected bert\.json or config\.json in it, got neither"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nowhere")

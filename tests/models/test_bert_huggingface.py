@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def test_outputs_are_those_of_transformers_and_come_back(architecture: str, tmp_
     again = getattr(transformers, architecture).from_pretrained(tmp_path / "ours").eval()
     assert again.config.architectures == [architecture]
     assert_same(theirs(again, inputs), expected)
-    second, _ = load(tmp_path / "ours")
+    second, _ = load(tmp_path / "ours" / "config.json")
     assert second.config == model.config
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name])
@@ -186,6 +187,16 @@ def _pickle(folder: Path, content: Any) -> None:
     torch.save(content, folder / "pytorch_model.bin")
 
 
+def _deflated(folder: Path) -> None:
+    _pickle(folder, {"a": torch.zeros(10**6)})
+    path = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as packed:
+        records = {name: packed.read(name) for name in packed.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in records.items():
+            packed.writestr(name, content)
+
+
 class Payload:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return print, ("executed",)
@@ -214,6 +225,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: _pickle(f, [1]), "pytorch_model.bin: expected weights by their names, got list [1]"),
     (lambda f: _pickle(f, {"a": 1}), "pytorch_model.bin: expected weights by their names, got 1 as 'a'"),
     (lambda f: _pickle(f, {"a": torch.zeros(1).expand(10**12)}), "pytorch_model.bin: expected weights of the file's"),
+    (_deflated, "pytorch_model.bin: expected weights written by torch.save, got others (4,000,"),
 ]  # fmt: skip
 
 

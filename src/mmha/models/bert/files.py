@@ -15,6 +15,8 @@ from mmha.models.bert.config import SHIPPED, Config, read_config
 from mmha.models.bert.model import Bert
 from mmha.models.bert.tokenizer import Tokenizer
 
+FOREIGN = "config.json"  # by which a Hugging Face folder is known
+
 
 def save(model: Bert, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
     """Write the model to `path` (.json), tokenizer included, and its weights beside it in 16 bits.
@@ -32,11 +34,15 @@ def load(place: Path | str = SHIPPED) -> tuple[Bert, Tokenizer]:
     Raises: FileNotFoundError when it is not there, ValueError when it is damaged or of another model.
     """
     path = Path(place)
-    if path.is_dir() and (path / "config.json").exists() and not (path / SHIPPED.name).exists():
+    folder = path.parent if path.name == FOREIGN else path
+    if (folder / FOREIGN).exists() and not (folder / SHIPPED.name).exists():
         from mmha.models.bert.huggingface import load_huggingface
 
-        return load_huggingface(path)
-    path = path / SHIPPED.name if path.is_dir() else path
+        return load_huggingface(folder)
+    if path.is_dir():
+        path = path / SHIPPED.name
+        if not path.exists():
+            raise FileNotFoundError(2, f"expected {SHIPPED.name} or {FOREIGN} in it, got neither", str(folder))
     document, data = checkpoint.read(path)
     config = read_config(document, path)
     try:
