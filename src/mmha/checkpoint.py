@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,3 +89,41 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The document and the tensors of a checkpoint. Raises: as `read` and `tensors`."""
     document, data = read(path)
     return document, tensors(data, path)
+
+
+def scale_name(table: str) -> str:
+    """Where the scales of a narrowed table's rows are stored."""
+    return f"{table}.scale"
+
+
+def narrow(state: dict[str, Tensor], tables: Collection[str] = ()) -> dict[str, Tensor]:
+    """The tensors in 16 bits, and those of `tables` (rows, columns) in 8: row = scale · int8, scale = max |row| / 127.
+
+    >>> import torch
+    >>> packed = narrow({"e": torch.tensor([[127.0, -1.0], [0.0, 0.0]]), "b": torch.ones(1)}, ["e"])
+    >>> packed["e"], packed["b"].dtype
+    (tensor([[127,  -1],
+            [  0,   0]], dtype=torch.int8), torch.float16)
+    >>> widen(packed)["e"]
+    tensor([[127.,  -1.],
+            [  0.,   0.]])
+    """
+    import torch
+
+    packed = {k: v.half() for k, v in state.items()}
+    for table in tables:
+        rows = state[table]
+        # Rows are divided by the scale as stored; the bound is the smallest number of 16 bits, for rows of zeros.
+        scale = (rows.abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-24).half()
+        packed[table] = (rows / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        packed[scale_name(table)] = scale
+    return packed
+
+
+def widen(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32 again."""
+    state = {k: v.float() for k, v in packed.items()}
+    for table in packed:
+        if scale_name(table) in packed:
+            state[table] = state[table] * state.pop(scale_name(table))
+    return state

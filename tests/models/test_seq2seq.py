@@ -176,6 +176,19 @@ TOKENIZER = Tokenizer([("t", "h"), ("th", "e"), ("Ġ", "a"), ("r", "e"), ("Ġa",
 SMALL = Config(263, **SIZES)  # type: ignore[arg-type]
 
 
+def test_matrices_are_stored_in_8_bits_when_asked(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    model = Seq2Seq(tiny(257))
+    save(model, Tokenizer([]), tmp_path / "seq2seq.json", {}, bits=8)
+    found, _ = load(tmp_path)
+    for name, weight in model.state_dict().items():
+        step = weight.abs().amax(-1, keepdim=True) / 127 if weight.ndim == 2 else weight.abs() * 2.0**-10
+        assert ((found.state_dict()[name] - weight).abs() <= step * 0.51).all(), name
+    assert next(tmp_path.glob("*.safetensors")).stat().st_size < 1.5 * model.config.parameters
+    with pytest.raises(ValueError, match="`bits`: expected 8 or 16, got 4"):
+        save(model, Tokenizer([]), tmp_path / "seq2seq.json", {}, bits=4)
+
+
 def test_a_saved_model_comes_back_rounded_to_16_bits(tmp_path: Path) -> None:
     model = Seq2Seq(SMALL)
     save(model, TOKENIZER, tmp_path / "seq2seq.json", {"note": "é"}, "seq2seq.safetensors")

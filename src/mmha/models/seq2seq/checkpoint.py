@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmha import checkpoint
+from mmha import checkpoint, checks
 from mmha.models.seq2seq.config import read_config
 from mmha.models.seq2seq.model import Seq2Seq
 from mmha.subwords import Tokenizer
@@ -16,14 +16,21 @@ from mmha.subwords import Tokenizer
 NAME = "seq2seq.json"
 
 
-def save(model: Seq2Seq, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
-    """Write the model to `path` (.json), tokenizer included, and its weights beside it in 16 bits.
+def save(
+    model: Seq2Seq, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None, *, bits: int = 16
+) -> None:
+    """Write the model to `path` (.json), tokenizer included, and its weights beside it.
+
+    Args: bits: 16, or 8 for what is a matrix, with a scale for each of its rows.
 
     Raises: OSError when the folder cannot be written.
     """
     merges = "\n".join(" ".join(pair) for pair in tokenizer.merges)
     document = {"model": "seq2seq", "about": about, "config": asdict(model.config), "merges": merges}
-    checkpoint.save(path, {k: v.half() for k, v in model.state_dict().items()}, document, name)
+    state = model.state_dict()
+    checks.require(bits in (8, 16), "bits", "8 or 16", bits)
+    matrices = [k for k, v in state.items() if v.ndim == 2] if bits == 8 else ()
+    checkpoint.save(path, checkpoint.narrow(state, matrices), document, name)
 
 
 def load(place: Path | str) -> tuple[Seq2Seq, Tokenizer]:
@@ -41,7 +48,7 @@ def load(place: Path | str) -> tuple[Seq2Seq, Tokenizer]:
         raise ValueError(f"{path}: expected the pairs of a tokenizer, got others ({error!r})") from None
     if tokenizer.vocab_size != config.vocabulary:
         raise ValueError(f"{path}: expected {config.vocabulary} tokens, got {tokenizer.vocab_size}")
-    weights = {k: v.float() for k, v in checkpoint.tensors(data, path).items()}
+    weights = checkpoint.widen(checkpoint.tensors(data, path))
     held = sum(v.numel() for v in weights.values())
     if held != config.parameters:  # before any memory is taken for sizes that a file claims
         raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")

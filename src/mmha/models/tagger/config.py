@@ -43,11 +43,6 @@ def base(lexicon: Lexicon) -> Config:
 TABLES = ("word.weight", "piece.weight")
 
 
-def scale_name(table: str) -> str:
-    """Where the scales of a table's rows are stored."""
-    return f"{table}.scale"
-
-
 BUILDERS = {"small": small, "base": base}
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmha import checkpoint, masks
-from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, Config, read_document, scale_name
+from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, Config, read_document
 from mmha.models.tagger.lexicon import Lexicon, parts_of
 from mmha.nn import Block, groups, packed_positions, sinusoidal
 
@@ -127,7 +127,7 @@ def save(model: Tagger, path: Path, about: dict[str, Any], name: str | None = No
     """Write the tagger to `path` (.json) and its weights beside it, the tables in 8 bits and the rest in 16."""
     lexicon = {k: "\n".join(getattr(model.lexicon, k)) for k in ("words", "pieces", "tags")}
     document = {"model": "tagger", "about": about, "config": asdict(model.config), "lexicon": lexicon}
-    checkpoint.save(path, _pack(model.state_dict()), document, name)
+    checkpoint.save(path, checkpoint.narrow(model.state_dict(), TABLES), document, name)
 
 
 def load(path: Path = SHIPPED) -> Tagger:
@@ -142,25 +142,7 @@ def load(path: Path = SHIPPED) -> Tagger:
         model = Tagger(config, lexicon)
     tensors = checkpoint.tensors(data, path)
     try:
-        model.load_state_dict(_unpack(tensors), assign=True)
+        model.load_state_dict(checkpoint.widen(tensors), assign=True)
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a tagger's weights, got others ({error})") from None
     return model.eval()
-
-
-def _pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    packed = {k: v.half() for k, v in state.items()}
-    for table in TABLES:
-        rows = state[table]
-        # Rows are divided by the scale as stored; the bound is the smallest number of 16 bits, for rows of zeros.
-        scale = (rows.abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-24).half()
-        packed[table] = (rows / scale.float()).round().clamp(-127, 127).to(torch.int8)
-        packed[scale_name(table)] = scale
-    return packed
-
-
-def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    state = {k: v.float() for k, v in packed.items()}
-    for table in TABLES:
-        state[table] = state[table] * state.pop(scale_name(table))
-    return state

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmha import _kernels, checkpoint
-from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, read_document, scale_name
+from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, read_document
 from mmha.models.tagger.lexicon import parts_of
 
 Array = NDArray[np.float32]
@@ -64,7 +64,7 @@ class QuickTagger:
         return x + self.weights["position_scale"] * _sinusoidal(len(words), self.config.width)
 
     def _rows(self, table: str, numbers: NDArray[np.int64]) -> Array:
-        rows: Array = self.weights[table][numbers] * self.weights[scale_name(table)][numbers]
+        rows: Array = self.weights[table][numbers] * self.weights[checkpoint.scale_name(table)][numbers]
         return rows
 
     def _heads(self, n: int, x: Array) -> Array:
