@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import warnings
@@ -75,3 +76,22 @@ def _name(ours: str) -> str:
     for pattern, theirs in NAMES.items():
         name = re.sub(pattern, theirs, name)
     return re.sub(r"^(encoder|decoder)\.(\d+)", r"\1.layers.\2", name)
+
+
+@functools.cache
+def trained(norm_first: bool) -> Seq2Seq:
+    """A model on its way to writing sources backwards: its opinions depend on all it sees, and it has doubts."""
+    model = build(11, norm_first)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator, end = torch.Generator().manual_seed(5), torch.tensor([10])
+    for _ in range(120):
+        lengths = torch.randint(0, 8, (16,), generator=generator).tolist()
+        rows = [torch.randint(0, 10, (n,), generator=generator) for n in lengths]
+        source = torch.cat([part for row in rows for part in (row, end)])
+        target = torch.cat([part for row in rows for part in (end, row.flip(0))])
+        wanted = torch.cat([part for row in rows for part in (row.flip(0), end)])
+        sizes = [n + 1 for n in lengths]
+        nn.functional.cross_entropy(model(source, sizes, target, sizes), wanted).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.requires_grad_(False)
