@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmha.models.bert.config import base as base
     from mmha.models.bert.config import large as large
     from mmha.models.bert.config import mini as mini
+    from mmha.models.bert.config import nano as nano
     from mmha.models.bert.config import small as small
     from mmha.models.bert.config import tiny as tiny
     from mmha.models.bert.files import load as load
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mmha.models.bert.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
-    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "large", "mini", "small", "tiny"), "config"),
+    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "large", "mini", "nano", "small", "tiny"), "config"),
     **dict.fromkeys(("load", "save"), "files"),
     **dict.fromkeys(("Filling", "fill"), "filling"),
     **dict.fromkeys(("load_huggingface", "save_huggingface"), "huggingface"),
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "load_huggingface",
     "mini",
+    "nano",
     "save",
     "save_huggingface",
     "small",
