@@ -131,6 +131,17 @@ def one_by_one(bert: Bert, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
 
 
 @torch.no_grad()
+def test_it_begins_with_the_shares_of_words() -> None:
+    bert = model()
+    pretraining.begin(bert, [[[5, 5, 7], [5]], [[8]]])
+    for name, weight in bert.heads["words"].named_parameters():
+        if name != "bias":
+            weight.zero_()
+    shares = bert.words(torch.randn(1, 14)).softmax(-1)[0]
+    assert shares[[5, 7, 9]].tolist() == pytest.approx([3.5 / 55.5, 1.5 / 55.5, 0.5 / 55.5])
+
+
+@torch.no_grad()
 def test_the_loss_and_the_scores_are_those_of_single_sequences() -> None:
     bert, batches = model(), make(count=2).once()
     words = following = found = right = 0.0

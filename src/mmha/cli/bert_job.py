@@ -101,7 +101,9 @@ class Job:
         """The untrained model."""
         config = bert.BUILDERS[self.options["size"]](self.tokenizer.vocabulary)
         torch.manual_seed(self.options["seed"])
-        return bert.Bert(dataclasses.replace(config, positions=self.options["length"]))
+        model = bert.Bert(dataclasses.replace(config, positions=self.options["length"]))
+        pretraining.begin(model, self.batches.pairs.documents)
+        return model
 
     def settings(self, steps: int) -> settings.Settings:
         """How to train: as published, where the rate is not given."""
