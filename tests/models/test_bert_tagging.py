@@ -126,8 +126,9 @@ def test_another_document_is_refused(tmp_path: Path, change: dict[str, object], 
 def test_a_bare_copy_shares_nothing_with_the_model() -> None:
     model = Bert(Config(13, width=21, layers=2, heads=3, hidden=13, dropout=0.0))
     copy = bare(model)
-    assert copy.config.parts == ()
+    assert (copy.config.parts, copy.config.dropout) == ((), 0.1)
     tokens = torch.arange(7)
-    torch.testing.assert_close(copy(tokens, [4, 3]), model(tokens, [4, 3]))
+    assert not torch.equal(copy(tokens, [4, 3]), copy(tokens, [4, 3]))
+    torch.testing.assert_close(copy.eval()(tokens, [4, 3]), model(tokens, [4, 3]))
     copy.embedding.tokens.weight.data.zero_()
     assert model.embedding.tokens.weight.abs().sum() > 0

@@ -122,6 +122,7 @@ class Job:
         result = about | {
             "parameters": sum(p.numel() for p in model.parameters()),
             "train_words": sum(map(len, train)),
+            "steps": run.progress.step,
             "best_epoch": run.progress.best_epoch,
             "dev_accuracy": run.progress.best,
             "seconds": round(run.progress.seconds),

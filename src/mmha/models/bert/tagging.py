@@ -24,6 +24,7 @@ from mmha.models.bert.tokenizer import Tokenizer
 from mmha.nn import groups
 
 KIND = "bert-tagger"
+DROPOUT = 0.1  # of what is fine-tuned, as the original does, whatever it was pretrained with
 MOST_PIECES = 16  # of a longer word the first ones are read
 # One kind of quotation mark, as in the texts that encoders are pretrained on: treebanks write `` and ''.
 _QUOTES = dict.fromkeys(("``", "''", "“", "”", "„", "«", "»"), '"') | {"‘": "'", "’": "'"}
@@ -128,9 +129,9 @@ class Tagger(nn.Module):
         return begins, parts
 
 
-def bare(model: Bert) -> Bert:
-    """A copy of the encoder without its heads, which a tagger has no use for."""
-    copy = Bert(replace(model.config, parts=()))
+def bare(model: Bert, dropout: float = DROPOUT) -> Bert:
+    """A copy of the encoder to be fine-tuned: without its heads, which a tagger has no use for, and with dropout."""
+    copy = Bert(replace(model.config, parts=(), dropout=dropout, attention_dropout=dropout))
     copy.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")})
     return copy
 
