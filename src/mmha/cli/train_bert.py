@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mmha.cli import scale
-from mmha.cli.training import check_out, fetch
+from mmha.cli.training import check_out, command, fetch
 
 Documents = list[tuple[str, ...]]
 STEPS = 10_000
@@ -116,15 +116,3 @@ def documents(files: Sequence[Path], data: str, lines: bool) -> Parts:
             raise ValueError(f"{path}: expected a text, got an empty file")
         found += own
     return Parts(*read.split(found))
-
-
-def command(context: typer.Context) -> str:
-    """The command line that trains this model again; --minutes has become --steps by then."""
-    left_out = ("context", "files", "out", "resume", "json", "minutes", "steps")
-    words = ["mmha", "train", "bert", *map(str, context.params["files"] or ())]
-    for parameter in context.command.params:
-        value = context.params.get(str(parameter.name))
-        if parameter.name in left_out or value == parameter.default:
-            continue
-        words += [f"--{str(parameter.name).replace('_', '-')}", *([] if value is True else [str(value)])]
-    return " ".join(words)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import typer
+
     from mmha.train import loop, run
 
 
@@ -27,6 +29,18 @@ def fetch(name: str) -> Path:
 
     with console(stderr=True).status(f"{name}: fetching or verifying"):
         return registry.get(name)
+
+
+def command(context: typer.Context) -> str:
+    """The command line that trains this model again; --minutes has become --steps by then."""
+    left_out = ("context", "files", "out", "resume", "json", "minutes", "steps")
+    words = [*context.command_path.split(), *map(str, context.params["files"] or ())]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if parameter.name in left_out or value == parameter.default:
+            continue
+        words += [f"--{str(parameter.name).replace('_', '-')}", *([] if value is True else [str(value)])]
+    return " ".join(words)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,163 @@
+"""A run of `mmha train translate`: from pairs to the model as written, and its scores on the test pages."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmha import checkpoint, metrics, subwords
+from mmha.cli.train_translate import STEPS
+from mmha.cli.training import bar
+from mmha.data.parallel import Pair, Split
+from mmha.models import seq2seq as models
+from mmha.train import settings, translation
+from mmha.train.run import Run
+
+FILE = "seq2seq.json"
+PROBE = 10  # steps that are timed to know how many fit into --minutes
+LAST = 5  # rounds whose weights are averaged (Vaswani et al. 2017, section 6.1)
+
+Coded = list[list[int]]
+
+
+class Job:
+    """One run. Args: options, those of the command by name; command, the line that repeats it."""
+
+    def __init__(self, parts: Split, options: dict[str, Any], command: str) -> None:
+        self.parts, self.options, self.command = parts, options, command
+        self.out: Path = options["out"]
+
+    def run(self) -> dict[str, Any] | None:
+        """Train to the end and test the best weights, once; `seq2seq.json` holds the best ones from the first round.
+
+        Returns: the result in the first process, None in others.
+        """
+        run = Run(self.new(), self.settings(self._steps()), self.out, self.about)
+        if self.options["resume"]:
+            run.resume()
+        sources, targets = self.encoded(self.parts.dev)
+
+        def evaluate(averaged: Any) -> float:
+            found = translation.score(averaged, sources, targets, self.tokenizer.end)
+            if found > run.progress.best:
+                self.save(averaged, self.result(run) | {"dev_nats_per_token": -found})
+            return found
+
+        with bar(run, "round", "validation nats per token", lambda nats, digits: f"{-nats:.{digits}f}") as show:
+            run.fit(self.batches, translation.loss, counts=translation.counts, evaluate=evaluate, show=show)
+        return None if run.rank else self.finish(run) | {"model": str(self.out / FILE)}
+
+    @cached_property
+    def tokenizer(self) -> subwords.Tokenizer:
+        """The subwords of both languages, found in the training pairs."""
+        return subwords.train([text for pair in self.parts.train for text in pair[:2]], self.options["vocabulary"])
+
+    def encoded(self, pairs: Sequence[Pair]) -> tuple[Coded, Coded]:
+        """The tokens of the sources, and of the targets."""
+        encode = self.tokenizer.encode
+        return [encode(pair.source) for pair in pairs], [encode(pair.target) for pair in pairs]
+
+    @cached_property
+    def batches(self) -> translation.Batches:
+        sources, targets = self.encoded(self.parts.train)
+        return translation.Batches(sources, targets, self.tokenizer.end, self.options["tokens"], self.options["seed"])
+
+    def new(self) -> models.Seq2Seq:
+        """The untrained model."""
+        config = models.BUILDERS[self.options["size"]](self.tokenizer.vocab_size)
+        torch.manual_seed(self.options["seed"])
+        return models.Seq2Seq(config)
+
+    def settings(self, steps: int) -> settings.Settings:
+        """How to train: as published, where warm-up and rate are not given."""
+        names = ("rate", "warmup", "seed", "accumulate", "precision", "checkpoint_activations", "devices", "nodes",
+                 "strategy")  # fmt: skip
+        given = {name: self.options[name] for name in names}
+        return settings.Settings(
+            steps=steps, schedule="noam", betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, last=LAST, **given
+        )
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What is trained, beside the settings: a stopped run goes on with the same or not at all."""
+        names = ("reverse", "size", "vocabulary", "tokens")
+        data = ", ".join(map(str, self.options["files"] or ())) or self.options["data"]
+        digest = hashlib.sha256(repr((self.parts.train, self.parts.dev)).encode()).hexdigest()[:16]
+        return {"data": data, "digest": digest} | {name: self.options[name] for name in names}
+
+    def _steps(self) -> int:
+        """As given; of the run that is resumed; or as many as fit, by a few on a model that is thrown away."""
+        steps, minutes = self.options["steps"], self.options["minutes"]
+        if steps or (minutes is None and not self.options["resume"]):
+            return int(steps or STEPS)
+        if self.options["resume"]:
+            return _steps_of(self.out)
+        times: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(self.new(), replace(self.settings(PROBE + 2), rounds=1), folder)
+            run.fit(
+                self.batches,
+                translation.loss,
+                counts=translation.counts,
+                show=lambda progress: times.append(time.perf_counter()),
+            )
+        # The first step is slower than the others, the last one is followed by writing the state.
+        return max(1, int(60 * minutes * PROBE / (times[-2] - times[0])))
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """What is written beside the weights of the round that has just ended."""
+        done = run.progress
+        return {
+            "command": f"{self.command} --steps {done.steps}",
+            **self.about,
+            **run.settings.identity(),
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "pairs": {name: len(getattr(self.parts, name)) for name in ("train", "dev", "test")},
+            "repeated_pairs": self.parts.repeated,
+            "step": done.step,
+            "seconds": round(done.seconds),
+        }
+
+    def finish(self, run: Run) -> dict[str, Any]:
+        """Translate the test pages, once, with what is shipped: the best weights as written."""
+        result = self.result(run) | {"best_round": run.progress.best_epoch, "dev_nats_per_token": -run.progress.best}
+        model, _ = models.load(self.out)
+        if self.parts.test:
+            result["test"] = self.scores(model)
+        self.save(model, result)
+        return result
+
+    def scores(self, model: models.Seq2Seq) -> dict[str, tuple[float, str]]:
+        """chrF and BLEU on the test pages, beam 4, and how sacrebleu names what it did."""
+        sources, _ = self.encoded(self.parts.test)
+        found = [self.tokenizer.decode(best[0].tokens) for best in models.translate(model, sources)]
+        return metrics.translation(found, [pair.target for pair in self.parts.test])
+
+    def save(self, model: models.Seq2Seq, result: dict[str, Any]) -> None:
+        """Write the model, the same file each time."""
+        models.save(model, self.tokenizer, self.out / FILE, result, "seq2seq.safetensors", bits=self.options["bits"])
+
+
+def _steps_of(out: Path) -> int:
+    """The steps of the stopped run."""
+    document, _ = checkpoint.read(out / "state.json")
+    try:
+        return int(document["run"]["steps"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{out}: expected a stopped run of `mmha train translate`, got another") from None
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """For people: what came out."""
+    print(f"{result['model']}: {result['parameters']:,} parameters, {result['seconds']} s of training")
+    print(f"validation {result['dev_nats_per_token']:.3f} nats per token (round {result['best_round']})")
+    for name, (score, signature) in result.get("test", {}).items():
+        print(f"test       {name} {score:.1f}  {signature}")
