@@ -6,8 +6,10 @@ from mmha.nn import functional
 from mmha.nn.attention import SelfAttention
 from mmha.nn.block import Block
 from mmha.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from mmha.nn.dropout import Dropout
 from mmha.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmha.nn.feedforward import FeedForward, SwiGLU
+from mmha.nn.linear import Linear
 from mmha.nn.multihead import MultiheadAttention
 from mmha.nn.packing import groups, pack, packed_positions, unpack
 from mmha.nn.positions import sinusoidal
@@ -16,7 +18,9 @@ from mmha.nn.transformer import Transformer
 
 __all__ = [
     "Block",
+    "Dropout",
     "FeedForward",
+    "Linear",
     "MultiheadAttention",
     "Rotary",
     "SelfAttention",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmha.masks import Mask
+from mmha.nn.linear import Linear
 from mmha.ops import attention
 
 
@@ -29,8 +30,8 @@ class SelfAttention(nn.Module):
         if width % heads:
             raise ValueError(f"`heads`: expected a divisor of width = {width}, got {heads}")
         self.heads = heads
-        self.project_in = nn.Linear(width, 3 * width)
-        self.project_out = nn.Linear(width, width)
+        self.project_in = Linear(width, 3 * width)
+        self.project_out = Linear(width, width)
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
         q, k, v = self.split(x)

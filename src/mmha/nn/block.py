@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmha.masks import Mask
 from mmha.nn.attention import SelfAttention
+from mmha.nn.dropout import Dropout
 from mmha.nn.feedforward import FeedForward
 
 
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self.attention = SelfAttention(width, heads)
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), mask))

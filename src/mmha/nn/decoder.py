@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mmha import checks
 from mmha.masks import Mask
+from mmha.nn.dropout import Dropout
+from mmha.nn.linear import project
 from mmha.nn.multihead import MultiheadAttention
 from mmha.nn.rotary import Rotary
 from mmha.nn.stack import Activation, AnyMask, activation_of, settle, take_values
@@ -50,15 +52,15 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, num_kv_heads=num_kv_heads, rotary=rotary, **shared)
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, **shared)
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias=bias, **place)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias, **place)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **place)
         self.norm2 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **place)
         self.norm3 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **place)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-        self.dropout3 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
         self.activation = activation_of(activation)
 
     def _sa_block(self, *given: Any, **named: Any) -> Tensor:
@@ -69,6 +71,11 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         names = {"attn_mask": "memory_mask", "key_padding_mask": "memory_key_padding_mask"}
         with checks.renamed(query="tgt", key="memory", **names):
             return super()._mha_block(*given, **named)
+
+    def _ff_block(self, x: Tensor) -> Tensor:
+        x = project(self.linear2, self.dropout(self.activation(project(self.linear1, x))))
+        out: Tensor = self.dropout3(x)
+        return out
 
 
 class TransformerDecoder(nn.TransformerDecoder):

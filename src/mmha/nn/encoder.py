@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mmha import checks
 from mmha.masks import Mask, Not, Window
+from mmha.nn.dropout import Dropout
+from mmha.nn.linear import project
 from mmha.nn.multihead import MultiheadAttention
 from mmha.nn.positions import sinusoidal
 from mmha.nn.rotary import Rotary
@@ -51,13 +53,13 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
             d_model, nhead, dropout, bias, batch_first=batch_first, num_kv_heads=num_kv_heads, rotary=rotary, **place
         )
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias=bias, **place)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias, **place)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **place)
         self.norm2 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **place)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
         self.activation = activation_of(activation)
         self.activation_relu_or_gelu = 0  # by this torch's own encoder decides to hand nested tensors to its layers
 
@@ -77,6 +79,11 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
                 x = self.norm1(src + self._attend(src, keys, *masks))
                 x = self.norm2(x + self._ff_block(x))
         return x
+
+    def _ff_block(self, x: Tensor) -> Tensor:  # torch's method, as `_sa_block` is
+        x = project(self.linear2, self.dropout(self.activation(project(self.linear1, x))))
+        out: Tensor = self.dropout2(x)
+        return out
 
     def _attend(self, x: Tensor, keys: Tensor | None, attn_mask: Any, padding: Any, is_causal: bool) -> Tensor:
         if keys is None:  # torch's method, which subclasses written for torch's class may have replaced

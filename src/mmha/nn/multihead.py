@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmha import checks
 from mmha.masks import Mask
+from mmha.nn.linear import project
 from mmha.nn.multihead_forward import (
     Call,
     Extra,
@@ -173,7 +174,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         extra = Extra(self.bias_k, self.bias_v, self.add_zero_attn)
         call = Call(joined, dropout_p, need_weights, extra)
         out, weights = attend(q, k, v, call) if cache is None else attend_cached((q, k, v), cache, call)
-        return self.out_proj(layout.join(out)), given_weights(weights, average_attn_weights, layout)
+        return project(self.out_proj, layout.join(out)), given_weights(weights, average_attn_weights, layout)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, cache: Cache | None) -> Three:
         """q (N, H, L, D), k and v (N, Hk, S, D), normed and turned."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmha import checks
+from mmha.nn.linear import linear
 from mmha.nn.refusals import refused, require
 from mmha.nn.rotary import Rotary
 from mmha.nn.torch_masks import Joined, Sizes, join
@@ -110,14 +111,14 @@ def project_packed(inputs: Three, weight: Tensor, bias: Tensor | None, heads: He
     query, key, value = inputs
     parts = [heads.query, heads.kv, heads.kv]
     if key is value and query is key:
-        q, k, v = _in_heads(F.linear(query, weight, bias), heads.size).split_with_sizes(parts, -2)
+        q, k, v = _in_heads(linear(query, weight, bias), heads.size).split_with_sizes(parts, -2)
         return q, k, v
     if key is value:
         rows = [heads.query * heads.size, 2 * heads.kv * heads.size]
         w_q, w_kv = weight.split_with_sizes(rows)
         b_q, b_kv = (None, None) if bias is None else bias.split_with_sizes(rows)
-        k, v = _in_heads(F.linear(key, w_kv, b_kv), heads.size).split_with_sizes(parts[1:], -2)
-        return _in_heads(F.linear(query, w_q, b_q), heads.size), k, v
+        k, v = _in_heads(linear(key, w_kv, b_kv), heads.size).split_with_sizes(parts[1:], -2)
+        return _in_heads(linear(query, w_q, b_q), heads.size), k, v
     return project_apart(inputs, weight.split_with_sizes([n * heads.size for n in parts]), bias, heads)
 
 
@@ -125,7 +126,7 @@ def project_apart(inputs: Three, weights: Any, bias: Tensor | None, heads: Heads
     """The same with three weights, (H D, Eq), (Hk D, Ek) and (Hk D, Ev); the biases still stand in one tensor."""
     rows = [heads.query * heads.size, heads.kv * heads.size, heads.kv * heads.size]
     biases = (None, None, None) if bias is None else bias.split_with_sizes(rows)
-    q, k, v = (_in_heads(F.linear(x, w, b), heads.size) for x, w, b in zip(inputs, weights, biases, strict=True))
+    q, k, v = (_in_heads(linear(x, w, b), heads.size) for x, w, b in zip(inputs, weights, biases, strict=True))
     return q, k, v
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmha import checks
 from mmha.masks import Mask
+from mmha.nn.linear import linear
 from mmha.nn.multihead_forward import (
     Call,
     Extra,
@@ -104,7 +104,7 @@ def multi_head_attention_forward(
     sizes = sizes._replace(k_len=k.shape[2])
     joined = join_masks(query, layout, sizes, attn_mask, key_padding_mask, is_causal)
     out, shares = attend(q, k, v, Call(joined, dropout_p if training else 0.0, need_weights, extra))
-    out = F.linear(layout.join(out), out_proj_weight, out_proj_bias)
+    out = linear(layout.join(out), out_proj_weight, out_proj_bias)
     return out, given_weights(shares, average_attn_weights, layout)
 
 
