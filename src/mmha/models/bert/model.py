@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from mmha import checks, masks
 from mmha.models.bert.config import PARTS, Config
-from mmha.nn import TransformerEncoderLayer, packed_positions
+from mmha.nn import Dropout, Linear, TransformerEncoderLayer, packed_positions
+from mmha.nn.linear import linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
@@ -42,8 +43,8 @@ class Embedding(nn.Module):
         self.positions = nn.Embedding(config.positions, width)
         self.segments = nn.Embedding(config.segments, width)
         self.norm = nn.LayerNorm(width, config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-        self.project = None if config.embedding is None else nn.Linear(width, config.width)
+        self.dropout = Dropout(config.dropout)
+        self.project = None if config.embedding is None else Linear(width, config.width)
 
     def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
         segment = self.segments.weight[0] if segments is None else self.segments(segments)
@@ -57,13 +58,13 @@ class Words(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width = config.embedding or config.width
-        self.dense = nn.Linear(config.width, width)
+        self.dense = Linear(config.width, width)
         self.activation = ACTIVATIONS[config.activation]
         self.norm = nn.LayerNorm(width, config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        return nn.functional.linear(self.norm(self.activation(self.dense(hidden))), embedding, self.bias)
+        return linear(self.norm(self.activation(self.dense(hidden))), embedding, self.bias)
 
 
 class Bert(nn.Module):

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from mmha import checkpoint, checks, masks
 from mmha.cache import KVCache, masked_multihead_attention
 from mmha.models.causal_lm.config import SHIPPED, Config, read_config
-from mmha.nn import Rotary, SwiGLU, packed_positions
+from mmha.nn import Dropout, Linear, Rotary, SwiGLU, packed_positions
+from mmha.nn.linear import linear
 from mmha.ops import attention
 from mmha.ops.caches import Cache
 from mmha.subwords import Tokenizer
@@ -49,8 +50,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.rotary = Rotary(config.head_dim, config.rotary_base)
-        self.project_in = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
-        self.project_out = nn.Linear(config.width, config.width, bias=False)
+        self.project_in = Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
+        self.project_out = Linear(config.width, config.width, bias=False)
 
     def forward(self, x: Tensor, turn: Turn | None, mask: masks.Mask, past: Past | None = None) -> Tensor:
         if turn is None:
@@ -83,7 +84,7 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.norm_feed_forward = nn.RMSNorm(config.width, eps=1e-6)
         self.feed_forward = SwiGLU(config.width, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, turn: Turn | None, mask: masks.Mask, past: Past | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), turn, mask, past))
@@ -112,7 +113,7 @@ class CausalLM(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         # What is added to the residual stream starts smaller the more layers add to it (Radford et al. 2019).
         for name, weight in self.named_parameters():
             if weight.ndim > 1:
@@ -134,7 +135,7 @@ class CausalLM(nn.Module):
             x = self.dropout(self.embedding(tokens))
             for layer, one in zip(self.layers, past, strict=True):
                 x = layer(x, turn, mask, one)
-            return nn.functional.linear(self.norm(x), self.embedding.weight)
+            return linear(self.norm(x), self.embedding.weight)
 
     def _surroundings(
         self, tokens: Tensor, caches: Sequence[Cache] | None, counts: Tensor | None, documents: Sequence[int] | None

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from mmha import checks
 from mmha.masks import Causal, Documents, Mask, Spans
 from mmha.models.seq2seq.config import Config
-from mmha.nn import MultiheadAttention, pack, packed_positions, sinusoidal, unpack
+from mmha.nn import Dropout, Linear, MultiheadAttention, pack, packed_positions, sinusoidal, unpack
+from mmha.nn.linear import linear
 
 Lengths = Sequence[int]
 
@@ -42,7 +43,7 @@ class Residual(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.norm_first = config.norm_first
 
     def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
@@ -57,7 +58,7 @@ def new_attention(config: Config) -> MultiheadAttention:
 
 def new_feed_forward(config: Config) -> nn.Module:
     """W₂·relu(W₁·x + b₁) + b₂, each token alone."""
-    return nn.Sequential(nn.Linear(config.width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width))
+    return nn.Sequential(Linear(config.width, config.hidden), nn.ReLU(), Linear(config.hidden, config.width))
 
 
 class EncoderLayer(nn.Module):
@@ -123,7 +124,7 @@ class Seq2Seq(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.encoder_norm = nn.LayerNorm(config.width) if config.norm_first else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.width) if config.norm_first else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for name, weight in self.named_parameters():
             if weight.ndim > 1 and not name.endswith("in_proj_weight"):  # which torch draws as its three matrices are
                 nn.init.xavier_uniform_(weight)
@@ -169,7 +170,7 @@ class Seq2Seq(nn.Module):
 
     def words(self, hidden: Tensor) -> Tensor:
         """The logits of the next token, (..., width) → (..., vocabulary)."""
-        return nn.functional.linear(hidden, self.embedding.weight)
+        return linear(hidden, self.embedding.weight)
 
     def _row(self, name: str, tokens: Tensor, lengths: Lengths) -> tuple[Tensor, list[int]]:
         """The tokens of all sentences laid end to end, (N,), and how many each has; both checked."""
