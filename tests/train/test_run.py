@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import mmha.nn
 from mmha import checkpoint
-from mmha.masks import Documents
 from mmha.train import weights
+from mmha.train.lightning_fit import recomputed
 from mmha.train.run import Progress, Run, Settings
 from mmha.train.settings import rate_at
-
-# Where a gradient is 0 but for rounding (the keys' biases), Adam divides rounding by its size: eps keeps it small.
-SETTINGS = Settings(steps=11, rate=0.01, seed=7, warmup=3, rounds=3, eps=1e-3, save_every=1e9)
-LENGTHS = [5, 1, 3, 2, 4, 7, 2, 3]
+from small_run import SETTINGS, Encoder, batches, counts, fit, loss, new_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,61 +29,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class Encoder(nn.Module):
-    """A tiny packed encoder with what makes a run hard to repeat: dropout, a tied weight, a buffer."""
-
-    def __init__(self, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(13, 14)
-        self.layers = nn.ModuleList(
-            mmha.nn.TransformerEncoderLayer(14, 2, 17, dropout=dropout, batch_first=True) for _ in range(2)
-        )
-        self.register_buffer("scale", torch.ones(1))
-        self.words = nn.Linear(14, 13)
-        self.words.weight = self.embedding.weight
-
-    def forward(self, tokens: Tensor, lengths: list[int]) -> Tensor:
-        hidden = self.embedding(tokens)[None] * self.scale
-        for layer in self.layers:
-            hidden = layer(hidden, src_mask=Documents.from_lengths(lengths))
-        return self.words(hidden[0])
-
-
-Batch = tuple[Tensor, list[int]]
-
-
-def batches(step: int, part: int, parts: int) -> Batch:
-    """Sequences of unequal lengths: the parts of a step hold unequal numbers of tokens."""
-    generator = torch.Generator().manual_seed(step)
-    rows = [torch.randint(13, (length,), generator=generator) for length in LENGTHS][part::parts]
-    return torch.cat(rows), [len(row) for row in rows]
-
-
-def loss(model: Any, batch: Batch) -> Tensor:
-    """Two means over unequal counts: of all tokens, and of the first of each sequence."""
-    tokens, lengths = batch
-    lost = nn.functional.cross_entropy(model(tokens, lengths), tokens, reduction="none")
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-    return torch.stack([lost.sum(), lost[starts].sum()])
-
-
-def counts(batch: Batch) -> list[int]:
-    return [len(batch[0]), len(batch[1])]
-
-
-def new_run(folder: Path, settings: Settings = SETTINGS, dropout: float = 0.3, about: Any = None) -> Run:
-    torch.manual_seed(settings.seed)
-    return Run(Encoder(dropout), settings, folder, about)
-
-
-def fit(run: Run, show: Callable[[Progress], None] = lambda progress: None) -> Progress:
-    def score(model: Any) -> float:
-        assert not model.training
-        return -float(sum(loss(model, batches(97, 0, 1))))
-
-    return run.fit(batches, loss, counts=counts, evaluate=score, show=show)
 
 
 def state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -198,3 +140,78 @@ def test_another_run_is_not_continued(tmp_path: Path) -> None:
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replace(SETTINGS, **changes)
+
+
+def test_without_lightning_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    with pytest.raises(ImportError, match=r'^this training needs Lightning: pip install "mmha\[train\]"$'):
+        new_run(tmp_path)
+
+
+def test_the_best_round_is_kept(tmp_path: Path) -> None:
+    """Scores 1, 5, 3: the second round's weights are in the model at the end, the running mean and not its own."""
+    seen: list[dict[str, Tensor]] = []
+    run = new_run(tmp_path, replace(SETTINGS, average=0.5))
+
+    def score(model: nn.Module) -> float:
+        seen.append(weights.copied(weights.named(model)))
+        return [1.0, 5.0, 3.0][len(seen) - 1]
+
+    progress = run.fit(batches, loss, counts=counts, evaluate=score)
+    assert (progress.best, progress.best_epoch, [row["score"] for row in progress.history]) == (5.0, 2, [1.0, 5.0, 3.0])
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in weights.named(run.model).items())
+
+
+def test_means_are_those_of_the_formula() -> None:
+    """The running mean m ← d·m + (1 − d)·w with d = min(decay, (1 + t) / (10 + t)), and the mean of the last rounds."""
+    layer = nn.Linear(1, 1, bias=False)
+    means = weights.Means(weights.named(layer), decay=0.25, last=3)
+    expected, ends = layer.weight.item(), []
+    for step in range(1, 12):
+        weights.put(layer, {"weight": torch.full((1, 1), float(step * step))})
+        means.update(step)
+        decay = min(0.25, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step * step
+        if step % 2:
+            means.end_round()
+            ends.append(expected)
+            now = means.now()["weight"].item()
+            assert now == pytest.approx(sum(ends[-3:]) / len(ends[-3:]), rel=1e-6)
+
+
+def test_activations_computed_again_give_the_same_bits(tmp_path: Path, whole: Path) -> None:
+    fit(new_run(tmp_path, replace(SETTINGS, average=0.9, last=2, checkpoint_activations=True)))
+    assert same(tmp_path, whole)
+
+
+def test_activations_computed_again_are_not_kept() -> None:
+    def kept(model: nn.Module) -> int:
+        sizes: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss(model, batches(0, 0, 1)).sum()
+        return sum(sizes.values())
+
+    model = Encoder()
+    before = kept(model)
+    with recomputed(weights.blocks(model)):
+        assert kept(model) < before / 2
+    assert kept(model) == before
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=61, rate=0.03)
+    lost: dict[str, list[float]] = {}
+    for precision in ("32-true", "bf16-mixed"):
+        run = new_run(tmp_path / precision, replace(settings, precision=precision), dropout=0.0)
+        lost[precision] = []
+        fit(run, lambda at, kept=lost[precision]: kept.append(at.loss))  # type: ignore[misc]
+        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    exact, rounded = lost["32-true"], lost["bf16-mixed"]
+    assert exact != rounded
+    assert exact == pytest.approx(rounded, rel=0.02)
+    assert rounded[-1] < 0.75 * rounded[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from mmha import checks
@@ -68,11 +73,32 @@ class Training(pl.LightningModule):
     def __init__(self, run: Run, loss: Loss, show: Callable[[Any], None]) -> None:
         super().__init__()
         self.run, self.loss, self.show = run, loss, show
-        self.call = Call(run.model)
+        self.call: Any = None
         self.ends = set(run.settings.ends())
         self.value = 0.0
         self.totals = torch.ones(1)
         self.stop = Interrupt()
+        self.undo = contextlib.ExitStack()
+
+    def configure_model(self) -> None:
+        """Begin with what the first process has; then each process keeps all of it, or its share."""
+        if self.call is not None:
+            return
+        run, model = self.run, self.run.model
+        at = torch.tensor([run.progress.step, run.progress.epoch])
+        for tensor in (at, *weights.named(model).values()):
+            processes.spread(tensor, tensor)
+        run.progress.step, run.progress.epoch = at.tolist()
+        sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if sharded and run.rank == 0:
+            model = copy.deepcopy(model)  # the whole one scores
+        if run.settings.checkpoint_activations:
+            self.undo.enter_context(recomputed(weights.blocks(model)))
+        self.call = Call(model)
+        if sharded:
+            mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
+            for module in (*weights.blocks(model), self.call):
+                fully_shard(module, mesh=mesh)
 
     def on_fit_start(self) -> None:
         run = self.run
@@ -162,14 +188,34 @@ class Stopped(Exception):
 def fit(run: Run, batches: Batches, loss: Loss, counts: Counts | None, show: Callable[[Any], None]) -> None:
     """Train what is left of the run; see `Run.fit`."""
     module = Training(run, loss, show)
-    layers = weights.blocks(module.call.model) if run.settings.checkpoint_activations else []
     try:
-        with quiet(), recomputed(layers), module.stop:
+        with quiet(), module.undo, module.stop:
             trainer(run).fit(module, Parts(run, batches, counts))
     except (Stopped, SystemExit):  # the latter is Lightning's answer to a second Ctrl-C
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if not processes.lost(error):
+            raise
+        last = f"--resume goes on from the last state in {run.folder}"
+        raise ConnectionError(f"another process of this run is gone, so process {run.rank} stops; {last}") from None
     finally:
         processes.over.set()
+
+
+def strategy(run: Run) -> str | Strategy:
+    """How the processes share the work.
+
+    Lightning's "fsdp" stands on the first FSDP of torch and is refused without a GPU. The second one (`fully_shard`)
+    works on gloo too; in Lightning it goes by ModelParallelStrategy, here with one share a process and no tensor
+    parallelism.
+    """
+    if processes.world() == 1:
+        return "auto"
+    # Without this variable Lightning takes all cores, whatever the caller chose.
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    if run.settings.strategy == "fsdp":
+        return ModelParallelStrategy(processes.world(), 1, False, process_group_backend="gloo")
+    return DDPStrategy(process_group_backend="gloo")
 
 
 def trainer(run: Run) -> pl.Trainer:
@@ -183,6 +229,8 @@ def trainer(run: Run) -> pl.Trainer:
         accelerator="cpu",
         devices=processes.local(),
         num_nodes=processes.world() // processes.local(),
+        strategy=strategy(run),
+        plugins=[TorchElasticEnvironment()] if processes.world() > 1 else None,
         precision=settings.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=settings.accumulate,
         max_epochs=1,

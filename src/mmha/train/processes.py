@@ -22,6 +22,8 @@ from torch import Tensor
 from mmha import checks
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER = "MMHA_LAUNCHER"
+"""The process that started this one, to be followed when it ends."""
 GRACE = 5.0
 """Seconds that a process has to find out by itself that another one is gone, or to leave after the first one has."""
 
@@ -57,6 +59,8 @@ def start(devices: int, nodes: int) -> None:
     if all(name in os.environ for name in NAMES):
         for name, asked, there in (("devices", devices, local()), ("nodes", nodes, world() // local())):
             checks.require(asked in (1, there), name, f"{there}, as torchrun started, or none given", asked)
+        if LAUNCHER in os.environ:
+            threading.Thread(target=_follow, args=(int(os.environ.pop(LAUNCHER)),), daemon=True).start()
     elif devices * nodes > 1:
         _launch(devices, nodes)
     if local() > 1:
@@ -66,18 +70,17 @@ def start(devices: int, nodes: int) -> None:
 def _launch(devices: int, nodes: int) -> None:
     machine = 0
     if nodes > 1:
-        told = [n for n in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
-        checks.require(not told, "nodes", f"torchrun, or {checks.listed(told)} in the environment", nodes)
+        missing = [n for n in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+        checks.require(not missing, "nodes", f"torchrun, or {', '.join(missing)} in the environment", nodes)
         machine = int(os.environ["NODE_RANK"])
     os.environ |= {"GROUP_RANK": str(machine), "WORLD_SIZE": str(devices * nodes), "LOCAL_WORLD_SIZE": str(devices)}
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     command = [sys.executable, *sys.orig_argv[1:]]
-    children = [
-        subprocess.Popen(command, env=os.environ | {"LOCAL_RANK": str(i), "RANK": str(machine * devices + i)})
-        for i in range(1, devices)
-    ]
-    os.environ |= {"LOCAL_RANK": "0", "RANK": str(machine * devices)}
+    ranks = [{"LOCAL_RANK": str(i), "RANK": str(machine * devices + i)} for i in range(devices)]
+    launcher = {LAUNCHER: str(os.getpid())}
+    children = [subprocess.Popen(command, env=os.environ | launcher | names) for names in ranks[1:]]
+    os.environ |= ranks[0]
     threading.Thread(target=_watch, args=(children,), daemon=True).start()
     atexit.register(_leave, children)
 
@@ -106,6 +109,14 @@ def _watch(children: Sequence[subprocess.Popen[bytes]]) -> None:
                     os._exit(1)
 
 
+def _follow(launcher: int) -> None:
+    """End this process when the one that started it is gone, which nothing else tells before they have met."""
+    while not over.wait(0.5):
+        if os.getppid() != launcher:
+            time.sleep(GRACE)
+            os._exit(1)
+
+
 def _leave(children: Sequence[subprocess.Popen[bytes]]) -> None:
     over.set()
     end = time.monotonic() + GRACE
@@ -118,6 +129,11 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.kill()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether the error says that another process does not answer any more."""
+    return together() and (isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error))
 
 
 def together() -> bool:
