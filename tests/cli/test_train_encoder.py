@@ -66,10 +66,12 @@ def test_it_starts_from_the_encoder_or_from_scratch(
     moved = {}
     for option in ([], ["--from-scratch"]):
         out = tmp_path / f"out{len(option)}"
-        options = ["--encoder", str(encoder), "--rate", "1e-9", "--epochs", "1", *option]
+        options = ["--encoder", str(encoder), "--rate", "1e-9", "--head-rate", "0.01", "--epochs", "1", *option]
         assert app.run(command(treebank, out, *options)) == 0
         assert json.loads(capsys.readouterr().out)["from_scratch"] is bool(option)
-        state = models.load(out / "tagger.json").encoder.state_dict()
+        model = models.load(out / "tagger.json")
+        assert float(model.head.bias.detach().abs().max()) > 1e-3  # began at 0, at a rate of its own
+        state = model.encoder.state_dict()
         moved[bool(option)] = max(float((start[k] - v).abs().max()) for k, v in state.items())
     assert moved[False] < 1e-6
     assert moved[True] > 1e-2

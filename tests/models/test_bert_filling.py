@@ -12,7 +12,7 @@ import transformers
 
 from bert_twins import PIECES, made, saved
 from mmha.models.bert import Bert, Tokenizer, load
-from mmha.models.bert.filling import Filling, fill, looks
+from mmha.models.bert.filling import Filling, encode, fill, looks
 from mmha.models.bert.smiles import SYMBOL
 
 TEXTS = ("the [MASK] sat!", "[MASK]", "[MASK] the[MASK]", "The CAT [SEP] sat [MASK]")
@@ -71,12 +71,15 @@ def test_the_text_is_kept_but_for_its_masks(bert: tuple[Bert, Tokenizer]) -> Non
         assert filling.filled == expected
 
 
-def test_where_the_tokens_looked_is_what_transformers_weighs(folder: Path, bert: tuple[Bert, Tokenizer]) -> None:
-    twin = transformers.BertForMaskedLM.from_pretrained(folder, attn_implementation="eager")
-    tokenizer = transformers.BertTokenizer.from_pretrained(folder)
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "AlbertForMaskedLM"])
+def test_where_the_tokens_looked_is_what_transformers_weighs(architecture: str, tmp_path: Path) -> None:
+    folder = saved(made(architecture, vocab_size=len(PIECES)), tmp_path)
+    twin = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").eval()
+    model, tokenizer = load(folder)
+    tokens = torch.tensor([encode(model, tokenizer, TEXTS[0])])
     with torch.no_grad():
-        seen = twin(**tokenizer(TEXTS[0], return_tensors="pt"), output_attentions=True).attentions[-1]
-    torch.testing.assert_close(looks(*bert, TEXTS[0]), seen[0].mean(0), rtol=1e-5, atol=1e-6)
+        seen = twin(input_ids=tokens, output_attentions=True).attentions[-1]
+    torch.testing.assert_close(looks(model, tokenizer, TEXTS[0]), seen[0].mean(0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

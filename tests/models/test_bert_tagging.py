@@ -12,6 +12,7 @@ import transformers
 from bert_twins import PIECES, made, saved
 from mmha.models.bert import Bert, Config, Tokenizer, load
 from mmha.models.bert import tagging as models
+from mmha.models.bert.looks import looked_at
 from mmha.models.bert.tagging import Tagger, bare
 
 TAGS = ("A", "B", "C")
@@ -86,12 +87,18 @@ def test_tags_do_not_depend_on_the_company() -> None:
     assert model.tag(many) == model.tag(many, tokens=7) == alone
 
 
-def test_what_a_word_looked_at_adds_up_to_one() -> None:
-    model = make()
-    weights = model.looked_at(SENTENCES[2])
-    assert weights.shape == (5, 5)
-    torch.testing.assert_close(weights.sum(1), torch.ones(5))
-    assert model.looked_at(["sat"] * 20).shape == (9, 9)
+def test_a_word_looks_with_its_first_piece_at_all_pieces_of_a_word() -> None:
+    model = make(positions=13)
+    counts, pieces, lengths = model.encode([SENTENCES[2]])
+    assert counts.tolist() == [1, 1, 1, 3, 3]
+    tokens, parts, _ = model._sequences(counts, pieces, lengths)
+    weights = looked_at(model.encoder, tokens, parts)
+    ends = [(1, 2), (2, 3), (3, 4), (4, 7), (7, 10)]
+    expected = torch.tensor([[weights[i, a:b].sum() for a, b in ends] for i, _ in ends])
+    found = model.looked_at(SENTENCES[2])
+    torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True))
+    assert expected.sum(1).max() < 0.95  # the markers were looked at, too
+    assert make().looked_at(["sat"] * 20).shape == (9, 9)
     assert model.looked_at([]).shape == (0, 0)
 
 
