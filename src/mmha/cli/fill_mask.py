@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmha.cli.encoders import SHIPPED, load
+from mmha.cli.lines import given
 from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
@@ -45,31 +45,13 @@ def fill_mask(
     from mmha import checks
 
     checks.integer("top", top, minimum=1)
-    names, lines = _lines(texts or [], file)
+    names, lines = given(texts or [], file, 'mmha fill-mask "the [MASK] sat"')
     bert, tokenizer = load(model, "--model")
     fillings = _fill(bert, tokenizer, lines, names, top)
     if json:
         _print_json(bert, tokenizer, lines, fillings, attention)
     else:
         _print(bert, tokenizer, fillings, attention)
-
-
-def _lines(texts: Sequence[str], file: Path | None) -> tuple[list[str], list[str]]:
-    """What messages call each text, and the texts: the arguments, or the lines of the file or of standard input."""
-    from mmha.data import text
-
-    if texts and file is not None:
-        raise ValueError("--file: expected it without TEXT, got both")
-    if texts:
-        return (["text"] if len(texts) == 1 else [f"text {i + 1}" for i in range(len(texts))]), list(texts)
-    if file is None and sys.stdin.isatty():
-        raise ValueError(
-            'text: expected a text, a file or standard input, got none: try mmha fill-mask "the [MASK] sat"'
-        )
-    content = text.read(file) if file else text.decode(sys.stdin.buffer.read(), "standard input")
-    lines = content.removesuffix("\n").split("\n")
-    name = str(file) if file else "standard input"
-    return [f"{name}, line {i + 1}" for i in range(len(lines))], [line.removesuffix("\r") for line in lines]
 
 
 def _fill(

@@ -1,12 +1,34 @@
-"""A text file read line by line, however long it is: what a command that works on lines streams through."""
+"""What a command that works on lines is given: texts, or the lines of a file, which may be longer than memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 LONGEST = 1 << 20  # bytes of a line that are kept; what follows them is skipped
 AT_ONCE, LETTERS = 4096, 1 << 22  # lines, and letters in them, that are held at a time
+
+
+def given(texts: Sequence[str], file: Path | None, example: str) -> tuple[list[str], list[str]]:
+    """What messages call each text, and the texts: the arguments, or the lines of the file or of standard input.
+
+    Raises: ValueError when there are both or neither, which names an example, or for text that is not UTF-8; OSError
+        when the file cannot be read.
+    """
+    from mmha.data import text
+
+    if texts and file is not None:
+        raise ValueError("--file: expected it without TEXT, got both")
+    if texts:
+        return (["text"] if len(texts) == 1 else [f"text {i + 1}" for i in range(len(texts))]), list(texts)
+    if file is None and sys.stdin.isatty():
+        raise ValueError(f"text: expected a text, a file or standard input, got none: try {example}")
+    content = text.read(file) if file else text.decode(sys.stdin.buffer.read(), "standard input")
+    lines = content.removesuffix("\n").split("\n")
+    name = str(file) if file else "standard input"
+    return [f"{name}, line {i + 1}" for i in range(len(lines))], [line.removesuffix("\r") for line in lines]
 
 
 def chunks(stream: BinaryIO, name: str, read: Callable[[int], object] = lambda size: None) -> Iterator[list[str]]:

@@ -27,7 +27,7 @@ def draw(
     room = width - max(map(columns_of, names)) - 1
     if plan.k_len <= room and plan.q_len <= 2 * width:
         cells = WIDE if 2 * plan.k_len <= room else CELLS
-        return "\n".join(_header(names, columns, len(cells[0])) + _cells(plan, names, place, (1, 1), cells))
+        return "\n".join(header(names, columns, len(cells[0])) + _cells(plan, names, place, (1, 1), cells))
     steps = max(1, -(-2 * plan.q_len // width)), -(-plan.k_len // room)  # half as many lines as columns: a square
     names = names[:: steps[0]]
     note = f"{plan.q_len} queries x {plan.k_len} keys; a cell is {steps[0]} x {steps[1]} pairs"
@@ -59,7 +59,7 @@ def _cells(
     return [(_right(name, wide) + " " + "".join(cells[tile] for tile in row)).rstrip() for name, row in lines]
 
 
-def _header(names: list[str], columns: Sequence[str] | None, cell: int) -> list[str]:
+def header(names: list[str], columns: Sequence[str] | None, cell: int) -> list[str]:
     """Key labels written downwards, one character a line; nothing without labels."""
     if columns is None:
         return []
