@@ -131,35 +131,6 @@ def one_by_one(bert: Bert, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
 
 
 @torch.no_grad()
-def test_it_begins_with_the_shares_of_words() -> None:
-    bert = model()
-    pretraining.begin(bert, [[[5, 5, 7], [5]], [[8]]])
-    for name, weight in bert.heads["words"].named_parameters():
-        if name != "bias":
-            weight.zero_()
-    shares = bert.words(torch.randn(1, 14)).softmax(-1)[0]
-    assert shares[[5, 7, 9]].tolist() == pytest.approx([3.5 / 55.5, 1.5 / 55.5, 0.5 / 55.5])
-
-
-@torch.no_grad()
-def test_it_begins_with_positions_that_turn_and_with_matrices_as_wide_as_those_of_the_base_model() -> None:
-    torch.manual_seed(6)
-    bert = model()
-    torch.manual_seed(6)
-    drawn = model()
-    pretraining.begin(bert, [[[5]]])
-    before, width = dict(drawn.named_parameters()), bert.config.width
-    for name, weight in bert.named_parameters():
-        if weight.ndim == 2 and not name.startswith("embedding."):
-            assert torch.allclose(weight, before[name] * math.sqrt(768 / width)), name
-    places = bert.embedding.positions.weight
-    t = torch.arange(len(places))[:, None] * torch.tensor([10000.0 ** (-2 * i / width) for i in range(width // 2)])
-    wanted = torch.cat([t.sin(), t.cos()], 1)  # in whatever order: a position's numbers, sorted
-    assert torch.allclose(places.sort(1).values, (wanted * 0.02 * math.sqrt(2)).sort(1).values, atol=1e-6)
-    assert torch.equal(bert.embedding.tokens.weight, drawn.embedding.tokens.weight)
-
-
-@torch.no_grad()
 def test_the_loss_and_the_scores_are_those_of_single_sequences() -> None:
     bert, batches = model(), make(count=2).once()
     words = following = found = right = 0.0

@@ -19,7 +19,7 @@ from mmha.cli.train_bert import STEPS, Documents, Parts
 from mmha.cli.training import bar
 from mmha.models import bert
 from mmha.models.bert import tokenizer as wordpiece
-from mmha.train import pretraining, settings
+from mmha.train import beginning, pretraining, settings
 from mmha.train.masking import Masking
 from mmha.train.neighbours import Neighbours
 from mmha.train.pairs import Pairs
@@ -102,7 +102,9 @@ class Job:
         config = bert.BUILDERS[self.options["size"]](self.tokenizer.vocabulary)
         torch.manual_seed(self.options["seed"])
         model = bert.Bert(dataclasses.replace(config, positions=self.options["length"]))
-        pretraining.begin(model, self.batches.pairs.documents)
+        if not self.options["plain_start"]:
+            beginning.share_words(model, self.batches.pairs.documents)
+            beginning.look_beside(model)
         return model
 
     def settings(self, steps: int) -> settings.Settings:
@@ -115,7 +117,7 @@ class Job:
     def about(self) -> dict[str, Any]:
         """What is trained, beside the settings: a stopped run goes on with the same or not at all."""
         files: Sequence[Path] = self.options["files"] or ()
-        names = ("size", "vocabulary", "length", "rows", "whole_word", "static_masking")
+        names = ("size", "vocabulary", "length", "rows", "whole_word", "static_masking", "plain_start")
         data = ", ".join(map(str, files)) or self.options["data"]
         return {"data": data, "digest": _digest(self.parts)} | {name: self.options[name] for name in names}
 

@@ -46,6 +46,9 @@ def bert(
     rate: Annotated[float, typer.Option(help="Highest learning rate, reached after a tenth of the steps.")] = 1e-3,
     whole_word: Annotated[bool, typer.Option("--whole-word", help="Mask all pieces of a word or none.")] = False,
     static_masking: Annotated[bool, typer.Option("--static-masking", help="Same masks in each pass.")] = False,
+    plain_start: Annotated[
+        bool, typer.Option("--plain-start", help="Begin as published: nothing known of words or places.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides the start, pairs, masks and dropout.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="0 is torch's choice; fix it to repeat a run bit for bit.")] = 0,
     precision: scale.Precision = "32-true",

@@ -8,7 +8,6 @@ Source: Devlin et al. (2019), section 3.1 and appendix A.2; masks drawn anew in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,9 +18,8 @@ from torch import Tensor, nn
 
 from mmha import checks
 from mmha.metrics import Accuracy
-from mmha.nn import sinusoidal
 from mmha.train.masking import Ints, Masking
-from mmha.train.pairs import Document, Pair, Pairs
+from mmha.train.pairs import Pair, Pairs
 
 
 class Batch(NamedTuple):
@@ -131,29 +129,6 @@ class Batches:
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, number])
-
-
-@torch.no_grad()
-@torch.no_grad()
-def begin(model: Any, documents: Iterable[Document]) -> None:
-    """Let the model begin with what is cheap to know, which a short training could not afford to find out.
-
-    The bias of a word is the logarithm of its share of the text: learned from 0 at a rate of 0.001 a step, those of
-    rare words would take thousands of steps. Positions are sines and cosines of the deviation that they are drawn with,
-    so that looking at a neighbour is one rotation and not something to be found for each position. And matrices are
-    drawn as wide as BERT-base's 0.02 is for its width of 768, 0.02 · √(768 / width): narrower, attention starts so even
-    that it learns next to nothing.
-    """
-    words = [token for document in documents for sentence in document for token in sentence]
-    counts = torch.tensor(words, dtype=torch.int64).bincount(minlength=model.config.vocabulary) + 0.5
-    model.heads["words"].bias.copy_((counts / counts.sum()).log())
-    places = model.embedding.positions.weight
-    width = model.config.width
-    codes = sinusoidal(torch.arange(len(places)), width + width % 2)[:, :width]  # sines and cosines come in pairs
-    places.copy_(codes * (0.02 * math.sqrt(2.0)))
-    for name, weight in model.named_parameters():
-        if weight.ndim == 2 and not name.startswith("embedding."):
-            weight.mul_(math.sqrt(768 / width))
 
 
 def sums(model: Any, batch: Batch) -> Tensor:
