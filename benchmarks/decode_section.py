@@ -44,8 +44,8 @@ def attention(run: Mapping[str, Any]) -> list[str]:
     reads = [shape["read_gbs"] for shape in run["shapes"]]
     return [
         f"One new token against a cache, milliseconds; `make bench-decode` on {run['measured'][:10]}, "
-        f"{run['machine']['cpu']}, {run['threads']} threads, all sides in turns within one run; medians. In brackets "
-        "the bytes of keys, values and scales over the time, as a share of the "
+        f"{run['machine']['cpu']}, kernels for {run['machine']['kernels']['isa']}, {run['threads']} threads, all sides "
+        "in turns within one run; medians. In brackets the bytes of keys, values and scales over the time, as a share of the "
         "GB/s that the machine read from memory in the same turns, a median of "
         f"{min(reads):.0f} to {max(reads):.0f} (above 100 %: they stay in the CPU's own cache). torch gets "
         "the query heads of a group as rows of one head; its `enable_gqa` takes "
@@ -74,7 +74,8 @@ def cell(side: Mapping[str, Any], limit: float) -> str:
 def tokens(run: Mapping[str, Any]) -> list[str]:
     """Tokens per second of generation."""
     return [
-        "Tokens per second, all rows of the batch together, of a causal language model on mmha's caches, and of the "
+        f"Tokens per second on {run['measured'][:10]}, kernels for {run['machine']['kernels']['isa']}, all rows of the "
+        "batch together, of a causal language model on mmha's caches, and of the "
         "same model and weights on torch's attention: *growing* is `torch.cat` and `enable_gqa`, as one first writes "
         "it, *careful* writes into room set aside and folds the heads. In float32 all say the same tokens.",
         "",

@@ -79,11 +79,11 @@ def test_the_tables_of_decoding_are_written_from_runs(section: ModuleType) -> No
 
     names = [*section.SIDES, section.SHARED]
     shape = {"batch": 3, "heads": 10, "kv_heads": 2, "dim": 32, "k_len": 263}
-    peers = {"measured": "2026-11-24T", "machine": {"cpu": "X"}, "threads": 2}
+    peers = {"measured": "2026-11-24T", "machine": {"cpu": "X", "kernels": {"isa": "scalar"}}, "threads": 2}
     there = [side for side in names if not side.startswith("llama.cpp")]
     peers["shapes"] = [{**shape, "read_gbs": 20.0, "sides": sides(there, ms=0.123456, gbs=16.0)}]
     row = {"model": "100M", "batch": 8, "context": 128}
-    generation = {"rows": [{**row, "sides": sides(list(section.GENERATION), tokens_per_second=123.456)}]}
+    generation = {**peers, "rows": [{**row, "sides": sides(list(section.GENERATION), tokens_per_second=123.456)}]}
     lines = section.section(peers, generation).splitlines()
     cells = ["0.123", "0.123", "0.123 (80%)", "0.123", "0.123 (80%)", "0.123 (80%)", "0.123", "0.123 (80%)"]
     assert lines[4] == "| 3 × 10/2, 32, 263 | " + " | ".join(cells) + " |"

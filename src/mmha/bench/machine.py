@@ -51,9 +51,8 @@ def torch_facts() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Everything, as plain JSON values."""
+    """What figures depend on, as plain JSON values; where things lie on this machine is no part of it."""
     import mmha
-    from mmha.data.registry import root
 
     return {
         "mmha": mmha.__version__,
@@ -63,11 +62,14 @@ def machine() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "torch": torch_facts(),
         "kernels": kernels(),  # after torch, whose thread pool they look for
-        "executable": sys.executable,
-        "data": str(root()),
         "environment": {
-            name: os.environ[name]
-            for name in ("MMHA_ISA", "MMHA_DATA", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-            if name in os.environ
+            name: os.environ[name] for name in ("MMHA_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
         },
     }
+
+
+def folders() -> dict[str, str]:
+    """Where Python and the data lie."""
+    from mmha.data.registry import root
+
+    return {"executable": sys.executable, "data": str(root())}
