@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import model_runs
 import small_run
 from mmha import checkpoint
 from mmha.train import processes
@@ -93,6 +94,17 @@ def test_however_they_are_started(tmp_path: Path, strategy: str, launcher: str) 
         assert not (tmp_path / "1").exists()  # only the first machine writes
     found, expected = tensors(tmp_path / "0"), alone(tmp_path / "one", average=0.9, last=2)
     assert largest_difference(found, expected) <= (0.0 if strategy == "ddp" else 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["albert", "translator"])
+def test_models_of_the_house_train_on_shares(tmp_path: Path, name: str) -> None:
+    changes = {"devices": 2, "strategy": "fsdp", "checkpoint_activations": True}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, model_runs.__file__, name, str(tmp_path / "two"), json.dumps(changes)]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    model_runs.main(name, str(tmp_path / "one"), json.dumps({"accumulate": 2}))
+    assert largest_difference(tensors(tmp_path / "two"), tensors(tmp_path / "one")) < 1e-6
 
 
 LONG: dict[str, Any] = {"steps": 400, "rounds": 5, "save_every": 0.2}

@@ -215,7 +215,7 @@ def strategy(run: Run) -> str | Strategy:
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if run.settings.strategy == "fsdp":
         return ModelParallelStrategy(processes.world(), 1, False, process_group_backend="gloo")
-    return DDPStrategy(process_group_backend="gloo")
+    return DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True)
 
 
 def trainer(run: Run) -> pl.Trainer:

@@ -82,6 +82,7 @@ class Run:
         self.best: dict[str, Tensor] = {}
         self.stored: dict[str, Tensor] = {}  # of the state that is resumed, until the fit has taken it over
         self.saved = self.begun = time.monotonic()
+        self.cost = 0.0  # seconds that the state took to write
         self.evaluate: Callable[[Any], float] | None = None
 
     def fit(
@@ -175,8 +176,8 @@ class Run:
         self.tick()
 
     def due(self) -> bool:
-        """Whether the state has not been written for long enough."""
-        return time.monotonic() - self.saved > self.settings.save_every
+        """Whether the state was not written for long enough; writing takes no more than a twentieth of the time."""
+        return time.monotonic() - self.saved > max(self.settings.save_every, 20 * self.cost)
 
     def tick(self) -> None:
         """Add the time that has passed."""
@@ -189,17 +190,18 @@ class Run:
         tensors = {f"model.{name}": tensor for name, tensor in model.items()} | means.tensors()
         for name, tensor in model.items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state.get(tensor, {}).items()}
-        first = self.rank == 0
+        first, begun = self.rank == 0, time.monotonic()
         state = {}
         for name, tensor in tensors.items():
             full = processes.whole(tensor)
             if first:
                 state[name] = full
-        self.saved = time.monotonic()
         if first:
             state |= {f"best.{name}": tensor for name, tensor in self.best.items()}
             document = {"run": self._identity(), "progress": asdict(self.progress)}
             checkpoint.save(self.folder / "state.json", state, document)
+        self.saved = time.monotonic()
+        self.cost = self.saved - begun
 
 
 def require_lightning() -> None:

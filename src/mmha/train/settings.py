@@ -25,7 +25,7 @@ class Settings:
             the weights at the ends of so many last rounds.
         accumulate: parts of a step that a process computes one after the other. precision: "32-true" or "bf16-mixed"
             (autocast). checkpoint_activations: keep the inputs of layers only and compute the rest again in backward.
-        save_every: seconds between two writings of the state.
+        save_every: seconds between two writings of the state; more where one takes over a twentieth of that.
         devices: processes on this machine. nodes: machines. strategy: "ddp" gives each process all weights, "fsdp" a
             share of weights, gradients and optimizer state; "auto" is "ddp" when there are several.
 
