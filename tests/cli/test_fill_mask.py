@@ -144,7 +144,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
             ("[MASK]", "--model", "bert-bass"),
             "--model: expected a file, a folder, shipped, albert-rxn or minilm, got 'bert-bass'",
         ),
-        (("[MASK]", "--model", str(tmp_path)), f"{tmp_path / 'bert.json'}: No such file or directory"),
+        (("[MASK]", "--model", str(tmp_path)), f"{tmp_path}: expected bert.json or config.json in it, got neither"),
     ):
         assert failing(capsys, *arguments) == message
 

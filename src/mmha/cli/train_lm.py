@@ -183,10 +183,10 @@ class _Job:
         """The untrained model, and the tokenizer of the training text."""
         import torch
 
+        from mmha import subwords
         from mmha.models import causal_lm as models
-        from mmha.models.causal_lm import tokenizer as tokenizers
 
-        tokenizer = tokenizers.train(self.texts.train, self.vocabulary)
+        tokenizer = subwords.train(self.texts.train, self.vocabulary)
         torch.manual_seed(self.seed)
         return models.CausalLM(models.BUILDERS[self.size](tokenizer.vocab_size)), tokenizer
 
