@@ -90,14 +90,23 @@ def test_near_is_jaccard_of_neighbouring_words(sentences: list[str], sentence: s
     assert Near(sentences)(sentence) == wanted
 
 
+def test_near_counts_letters_where_there_are_no_spaces() -> None:
+    near = Near(["按下 F2 键以打开所选单元格的编辑对话框。"])
+    assert near("按下 F5 键以打开所选单元格的编辑对话框")
+    assert not near("按下 F2 键以关闭窗口。")
+
+
 def test_two_columns_are_read_and_other_lines_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("\ufeffa cat\teine Katze\n two \t zwei \n", "utf-8")
     assert parallel.two_columns(path) == [Pair("a cat", "eine Katze", "1"), Pair("two", "zwei", "2")]
+    path.write_bytes("a\u2028b\u0085c\tx\r\nd\ty\r\n".encode())  # no separator but LF and CR LF ends a line
+    assert parallel.two_columns(path) == [Pair("a\u2028b\u0085c", "x", "1"), Pair("d", "y", "2")]
     for content, got in (
         ("a\tb\nonly one\n", "line 2: expected two columns of text with a tab between, got 1 columns"),
         ("a\tb\tc\n", "line 1: expected two columns of text with a tab between, got 3 columns"),
         ("a\t \n", "line 1: expected two columns of text with a tab between, got an empty one"),
+        ("a\tb\n\nc\td\n", "line 2: expected two columns of text with a tab between, got 1 columns"),
         ("", "expected lines of two columns, got an empty file"),
     ):
         path.write_text(content)

@@ -100,18 +100,21 @@ class _Paragraphs(HTMLParser):
 def two_columns(path: Path) -> list[Pair]:
     """The pairs of a UTF-8 file whose lines are `source TAB target`; every line is a page of its own.
 
+    Lines end where editors end them, at LF or CR LF: other separators of Unicode may stand inside a text.
+
     Raises: ValueError naming the line that has not two columns, or a side without text; OSError when the file cannot be
         read.
     """
+    content = text.read(path)
+    if not content.strip():
+        raise ValueError(f"{path}: expected lines of two columns, got an empty file")
     pairs = []
-    for number, line in enumerate(text.read(path).splitlines(), 1):
+    for number, line in enumerate(content.removesuffix("\n").split("\n"), 1):
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) != 2 or not all(columns):
             got = f"{len(columns)} columns" if len(columns) != 2 else "an empty one"
             raise ValueError(f"{path}: line {number}: expected two columns of text with a tab between, got {got}")
         pairs.append(Pair(columns[0], columns[1], str(number)))
-    if not pairs:
-        raise ValueError(f"{path}: expected lines of two columns, got an empty file")
     return pairs
 
 
@@ -136,7 +139,8 @@ def split(pairs: Sequence[Pair], share: float = 0.05) -> Split:
 
 class Near:
     """Whether a sentence says nearly what one of these says: of the pairs of neighbouring words in either, at least 4
-    in 5 stand in both (Jaccard); case, punctuation and the digits of numbers make no difference.
+    in 5 stand in both (Jaccard); case, punctuation and the digits of numbers make no difference. A letter of Chinese or
+    Japanese, which have no spaces, is a word.
 
     >>> near = Near(["Press F2 to open the dialog."])
     >>> near("press F5 to open the dialog"), near("Press F2 to close the window.")
@@ -157,6 +161,9 @@ class Near:
         return any(n >= SAME * (len(shingles) + self.sizes[number] - n) for number, n in common.items())
 
 
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+
+
 def _shingles(sentence: str) -> list[str]:
-    words = ["", *re.findall(r"\w+", re.sub(r"\d", "0", sentence.lower())), ""]
+    words = ["", *_WORD.findall(re.sub(r"\d", "0", sentence.lower())), ""]
     return [f"{first} {second}" for first, second in pairwise(words)]
