@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mmha.data import clients, registry
+from mmha.data.extract import extract
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(entry: registry.Entry, tmp_
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(registry.DataError, match=r"name: expected one of brown, turkish, .*, help-zh, got 'browm'"):
+    with pytest.raises(registry.DataError, match=r"name: expected one of brown, turkish, .*, ambience, got 'browm'"):
         registry.entry("browm")
 
 
@@ -137,3 +139,15 @@ def test_every_listed_set_is_what_it_says(name: str, fetched: Callable[[str], Pa
     files = [p for p in fetched(name).rglob("*") if p.is_file()]
     entry = registry.ENTRIES[name]
     assert (len(files), sum(p.stat().st_size for p in files)) == (entry.files, entry.size)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.ENTRIES if name.startswith("prompts-")])
+def test_prompts_are_kept_without_the_silences(name: str, tmp_path: Path) -> None:
+    kept = ["agent-user.g722", "digits/1.g722", "screen-callee.g722", "someone.g722", "six/silence.g722"]
+    root = registry.entry(name).inside
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as packed:
+        for path in [*kept, "silence/1.g722", "silence/10.g722", "notes.txt"]:
+            packed.writestr(f"{root}/{path}", "ab")
+    extract(tmp_path / "package.zip", tmp_path / "out", root, registry.entry(name).keep, 1000)
+    found = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert sorted(found) == sorted(kept)
