@@ -45,8 +45,8 @@ def attention(run: Mapping[str, Any]) -> list[str]:
     return [
         f"One new token against a cache, milliseconds; `make bench-decode` on {run['measured'][:10]}, "
         f"{run['machine']['cpu']}, kernels for {run['machine']['kernels']['isa']}, {run['threads']} threads, all sides "
-        "in turns within one run; medians. In brackets the bytes of keys, values and scales over the time, as a share of "
-        "the GB/s that the machine read from memory in the same turns, a median of "
+        "in turns within one run; medians. In brackets the bytes of keys, values and scales over the time, as a share "
+        "of the GB/s that the machine read from memory in the same turns, a median of "
         f"{min(reads):.0f} to {max(reads):.0f} (above 100 %: they stay in the CPU's own cache). torch gets "
         "the query heads of a group as rows of one head; its `enable_gqa` takes "
         f"{statistics.median(repeated):.1f} times as long. ORT is ONNX Runtime's GroupQueryAttention, llama.cpp its "

@@ -160,7 +160,7 @@ def test_plain_float_masks(shape: tuple[int, ...], dtype: torch.dtype, mask_dtyp
     (got,) = torch.autograd.grad(out, leaf, grad)
     assert got.dtype == mask_dtype
     # A row of gradients of scores sums to 0: what a sum over keys leaves is rounding, measured by its terms. Where the
-    # CPU multiplies bfloat16 pairs, the probabilities that made the output were rounded to bfloat16, and so is its part.
+    # CPU multiplies bfloat16 pairs, the probabilities that made the output were rounded to bfloat16, and it shows here.
     pairs = dtype == torch.bfloat16 and _kernels.isa() == "avx512bf16"
     assert_near(got, exact, dtype if pairs else torch.float32, factor=1.0 if pairs else 3.0, scale=torch.tensor(10.0))
 
