@@ -81,6 +81,31 @@ def test_rows_of_a_ring_leave_and_multiply() -> None:
             attends_as(cache, model, window=5)
 
 
+def test_layers_branch_alike_and_go_on_as_alone() -> None:
+    """Caches of several layers share a table while their rows have one history, and part when one goes apart."""
+    caches = [KVCache(ROOM, KV_HEADS, MAX, DIM) for _ in range(4)]
+    caches[3].append(*torch.randn(2, ROOM, KV_HEADS, 1, DIM).unbind(0))
+    models = [ListModel.empty(ROOM, KV_HEADS, DIM, stored=torch.float32) for _ in range(3)]
+    for turn, index in enumerate(INDEXES * 2):
+        caches[0].branch(torch.tensor(index), caches[1:])
+        for model in models:
+            model.reorder(index)
+        if turn == 5:
+            caches[1].truncate(3)
+            models[1].truncate(3)
+        if turn == 9:
+            caches[2].reset(0)
+            models[2].reset([0])
+        for cache, model in zip(caches, models, strict=False):
+            qkv = torch.randn(len(index), (HEADS + 2 * KV_HEADS) * DIM)
+            masked_multihead_attention(qkv, cache)
+            model.append(*qkv.view(len(index), -1, 1, DIM)[:, HEADS:].split(KV_HEADS, 1))
+        for cache, model in zip(caches, models, strict=False):
+            same_as(cache, model)
+            attends_as(cache, model)
+    assert caches[3].lengths.tolist() == [1] * len(index)
+
+
 def test_all_rows_may_leave() -> None:
     cache = KVCache(ROOM, KV_HEADS, MAX, DIM)
     cache.append(*torch.randn(2, ROOM, KV_HEADS, 3, DIM).unbind(0))
@@ -96,4 +121,6 @@ def test_more_rows_than_there_is_room_for_are_refused() -> None:
         cache.branch(torch.tensor([0, 1, 1, 0]))
     with pytest.raises(ValueError, match=r"^`index`: expected rows from 0 to 1, got 2$"):
         cache.branch(torch.tensor([2]))
+    with pytest.raises(ValueError, match=r"^`index`: expected at most the 1 rows the cache was made for, got 2$"):
+        cache.branch(torch.tensor([1, 0]), [KVCache(1, KV_HEADS, MAX, DIM)])
     assert cache.batch == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ class KVCache(Cache):
             raise checks.value_error("sinks", "0 without a window", str(first))
         super().__init__(rows, sizes.memory(rows, slots, kv_heads, head_dim, value_dim, dtype), window, first)
         self.max_len = slots
+        self._level = False  # rows are known to be equally long, with slots of their own beyond that
 
     def __repr__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
@@ -77,6 +79,7 @@ class KVCache(Cache):
         self._check_kept(wanted)
         self._kept[wanted == 0] = 0
         self._lengths.copy_(wanted)
+        self._level = False
 
     def _check_kept(self, wanted: Tensor) -> None:
         """Raise ValueError when rows cut to these lengths would need what their ring has overwritten."""
@@ -97,6 +100,7 @@ class KVCache(Cache):
             which = self._row_numbers("rows", rows)
         self._lengths[which] = 0
         self._kept[which] = 0
+        self._level = False
 
     def reorder(self, index: Tensor) -> None:
         """Row b becomes a copy of row index[b], integers (B,): what beam search asks for after each step."""
@@ -105,27 +109,46 @@ class KVCache(Cache):
         self._gather()
 
     @torch.inference_mode(False)
-    def branch(self, index: Tensor) -> None:
+    def branch(self, index: Tensor, alike: Sequence[KVCache] = ()) -> None:
         """The same without copying: row b reads its past where row index[b] read it, and writes to its own place.
 
         The batch then has the rows that index names, in its order, as many or as few as there is room for: at most the
         rows that the cache was made for. Numbers are copied only when a row must write where another still reads, which
-        rows of equal length never do.
+        rows of equal length never do. `alike` are caches to branch alike: those of a model's other layers, whose rows
+        have the same history, share what is found out for one.
         """
         rows = self._row_numbers("index", index)
-        most = len(self._memory.keys)
-        checks.require(len(rows) <= most, "index", f"at most the {most} rows the cache was made for", str(len(rows)))
-        table = self._read_from(self.batch) if self._beam is None else self._beam
-        table = table[rows]
+        for cache in (self, *alike):
+            most = len(cache._memory.keys)
+            checks.require(
+                len(rows) <= most, "index", f"at most the {most} rows the cache was made for", str(len(rows))
+            )
+        before, lengths = self._beam, self.lengths
+        table = (self._read_from(self.batch) if before is None else before)[rows]
         counts = torch.stack((self._lengths, self._kept))[:, rows]
-        if len(rows) == self.batch:
+        if not self._ring:  # slots that are not in use are a row's own
+            used = torch.arange(self.max_len, device="cpu") < counts[0][:, None]
+            table = torch.where(used, table, self._read_from(len(rows)))
+        level = self._level or (not self._ring and bool((counts[0] == counts[0, :1]).all()))
+        self._take(counts, table, level)
+        for cache in alike:
+            if cache._beam is before and cache._has(self.max_len, self._ring, lengths):
+                cache._take(counts, table, level)
+            else:
+                cache.branch(rows)
+
+    def _has(self, slots: int, ring: int, lengths: Tensor) -> bool:
+        """Whether rows of these lengths, all of which were kept, would stand here as they do elsewhere."""
+        return (self.max_len, self._ring, ring) == (slots, 0, 0) and torch.equal(self._lengths, lengths)
+
+    def _take(self, counts: Tensor, table: Tensor, level: bool) -> None:
+        """Become rows that have seen, and kept, so many tokens (2, rows), and read them through the table."""
+        self._level = level
+        if counts.shape[1] == self.batch:
             self._lengths.copy_(counts[0])
             self._kept.copy_(counts[1])
         else:
-            self._hold(counts)
-        if not self._ring:  # slots that are not in use are a row's own
-            used = torch.arange(self.max_len, device="cpu") < self._lengths[:, None]
-            table = torch.where(used, table, self._read_from(len(rows)))
+            self._hold(counts.clone())
         self._point(table)
 
     def _read_from(self, rows: int) -> Tensor:
@@ -137,6 +160,7 @@ class KVCache(Cache):
         self._native.point(0, 0, 0 if table is None else table.data_ptr())
 
     def _make_room(self, first: Tensor, stop: Tensor) -> None:
+        self._level = False
         most = MAX_LENGTH if self._ring else self.max_len
         if int(stop.max()) > most:
             b = int(stop.argmax())
@@ -148,16 +172,25 @@ class KVCache(Cache):
         if self._beam is not None:
             self._own(self._beam, first, stop)
 
+    def _next_is_own(self) -> bool:
+        """Whether the next slot of each row is its own and read by nobody: a token may be written without a look."""
+        if self._beam is None:
+            return True
+        self._level = self._level or self._own_level(self._lengths, self.max_len)
+        return self._level
+
+    @torch.inference_mode(False)
     def _own_level(self, first: Tensor, stop: int) -> bool:
         """Whether all rows write from the same position on, so that none writes where another reads.
 
         The slots from there to `stop` are then the rows' own.
         """
-        if self._beam is None:
-            return True
+        assert self._beam is not None
         if self._ring or not len(first) or bool((first != first[0]).any()):
             return False
-        self._beam[:, int(first[0]) : stop] = self._read_from(self.batch)[:, :1]
+        table = self._beam.clone()  # caches of other layers may read through it, too
+        table[:, int(first[0]) : stop] = self._read_from(self.batch)[:, :1]
+        self._point(table)
         return True
 
     def _own(self, table: Tensor, first: Tensor, stop: Tensor) -> None:
@@ -177,7 +210,7 @@ class KVCache(Cache):
         if bool(clash.any()):
             self._gather()
         else:
-            table.copy_(read)
+            self._point(read)
 
     def _gather(self) -> None:
         """Copy what each row reads to its own place: as many groups of slots as are in use."""

@@ -86,7 +86,7 @@ def masked_multihead_attention(
     finish = Finish.checked(heads * cache.value_dim, out_shift, out_smooth, out_scale, round, out_bounds)
     if lengths is None and beam is None and src_mask is None and type(cache) is KVCache:
         bounds = cached.bounds_of(mask)
-        if bounds is not None and cache._own_level(cache._lengths, cache.max_len):
+        if bounds is not None and cache._next_is_own():
             sizes = (cache.batch, heads, 1, cache._native.longest() + 1)
             with nullcontext() if score_bias is None else checks.renamed(bias="score_bias"):
                 call = cached.prepare(sizes, mask, None, score_bias, scale, softcap, sinks).call

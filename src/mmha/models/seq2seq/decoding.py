@@ -97,8 +97,7 @@ class Decoder:
         self.own = [KVCache(*sizes) for _ in self.layers]
         self.of_row = list(range(len(sources)))
         self.groups = Groups(self.of_row)
-        for cache in self.own:
-            cache.branch(torch.tensor(self.of_row))
+        self._branch(self.own, self.of_row)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -120,16 +119,18 @@ class Decoder:
 
         Rows of a source stay beside each other, sources in their order.
         """
-        index = torch.tensor(parents, dtype=torch.int64)
-        for cache in self.own:
-            cache.branch(index)
+        self._branch(self.own, parents)
         of_row = [self.of_row[parent] for parent in parents]
         if of_row == self.of_row:
             return
         staying = sorted(set(of_row))
         if len(staying) < self.groups.sources:
-            for cache in self.source:
-                cache.branch(torch.tensor(staying, dtype=torch.int64))
+            self._branch(self.source, staying)
         number = {source: place for place, source in enumerate(staying)}
         self.of_row = [number[source] for source in of_row]
         self.groups = Groups(self.of_row)
+
+    @staticmethod
+    def _branch(caches: list[KVCache], rows: Sequence[int]) -> None:
+        """The caches of all layers go on with these rows."""
+        caches[0].branch(torch.tensor(rows, dtype=torch.int64), caches[1:])

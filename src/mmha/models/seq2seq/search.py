@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -98,6 +100,8 @@ def translate(
     return found
 
 
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Found = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
@@ -131,26 +135,25 @@ def _translate(sources: Sequence[Sequence[int]], model: Seq2Seq, beams: Beams) -
     return [[Translation(kept, score, known, ended) for score, (kept, known, ended) in one.done] for one in searches]
 
 
-def _candidates(
-    one: Search[Found], values: Sequence[Sequence[float]], names: Sequence[Sequence[int]]
-) -> Iterator[Candidate]:
-    """What may follow the texts of a search, the most probable first, equals in the order of text and token."""
-    found = [
-        Candidate(text.total + value, parent, token, value)
-        for parent, text in enumerate(one.alive)
-        for value, token in zip(values[parent], names[parent], strict=True)
-    ]
-    yield from sorted(found, key=lambda c: (-c.total, c.parent, c.token))
+def _candidates(one: Search[Found], values: Floats, names: Integers) -> Iterator[Candidate]:
+    """What may follow the texts of a search, the most probable first, equals in the order of the texts.
+
+    Shapes: values, names (texts, k): log-probabilities of the likeliest tokens after each text, and these tokens.
+    """
+    totals = values + np.array([[text.total] for text in one.alive])
+    for place in np.argsort(-totals, axis=None, kind="stable")[: 2 * one.width].tolist():
+        parent, rank = divmod(place, values.shape[1])
+        yield Candidate(float(totals[parent, rank]), parent, int(names[parent, rank]), float(values[parent, rank]))
 
 
-def _likeliest(logits: Tensor, width: int) -> tuple[list[list[float]], list[list[int]]]:
+def _likeliest(logits: Tensor, width: int) -> tuple[Floats, Integers]:
     """Of each row the log-probabilities and names of as many tokens as a search of this width can use: 2 · width.
 
     At most `width` of a search's candidates end, one a row, so among the 2 · width most probable `width` go on.
 
     Raises: ValueError when the model has computed NaN.
     """
-    every = logits.logsumexp(-1, keepdim=True)
-    checks.require(bool(every.isfinite().all()), "model", "finite logits", "NaN: its weights are damaged")
-    best = logits.topk(min(2 * width, logits.shape[1]), -1)
-    return (best.values.double() - every.double()).tolist(), best.indices.tolist()
+    best = logits.log_softmax(-1).topk(min(2 * width, logits.shape[1]), -1)
+    finite = not bool(best.values[:, :1].isnan().any())  # a single NaN among the logits makes all of them NaN
+    checks.require(finite, "model", "finite logits", "NaN: its weights are damaged")
+    return best.values.numpy().astype(np.float64), best.indices.numpy()
