@@ -24,7 +24,7 @@ def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "visible" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["bert.md", "exclude_self.md", "huggingface.md"])
+@pytest.mark.parametrize("page", ["bert.md", "exclude_self.md", "huggingface.md", "translation.md"])
 def test_code_in_the_docs_prints_what_stands_beside_it(
     page: str, capsys: pytest.CaptureFixture[str], one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
