@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,7 +54,8 @@ def test_product_and_gradients_are_those_of_float64(vendor: Path, shape: tuple[i
     leaves = [drawn(*shape), drawn(M, K)] + [drawn(M)] * with_bias
     toward = torch.randn(*shape[:-1], M)
     out = linear(*leaves)
-    assert type(out.grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"
+    node = out.grad_fn if out.dim() == 2 else out.grad_fn.next_functions[0][0]
+    assert type(node).__name__ == "_LinearBackward"
     exact = [x.detach().double().requires_grad_() for x in leaves]
     wanted = derivatives(F.linear(*exact), exact, toward.double())
     assert all(g.is_contiguous() for g in torch.autograd.grad(out, leaves, toward, retain_graph=True))
@@ -126,6 +128,16 @@ def test_what_does_not_fit_is_refused_as_torch_does(
     with pytest.raises(RuntimeError) as ours:
         linear(torch.zeros(x), torch.zeros(weight), torch.zeros(bias))
     assert str(ours.value) == str(theirs.value)
+
+
+def test_the_gradients_of_a_weight_used_twice_are_added_in_place(vendor: Path) -> None:
+    x, weight = torch.randn(ROWS, K), drawn(M, K)
+    loss = linear(x, weight).sum() + linear(x, weight).square().sum()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        loss.backward()
+    added = {event.key for event in seen.key_averages(group_by_input_shape=True) if event.input_shapes[:1] == [[M, K]]}
+    assert "aten::add_" in added
+    assert "aten::add" not in added
 
 
 def test_a_linear_layer_is_torch_s(vendor: Path) -> None:

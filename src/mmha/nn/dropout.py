@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmha.ops.watch import is_direct
+from mmha.ops.watch import is_plain
 
 #: From so many numbers on it pays; fewer are torch's.
 FEWEST = 1 << 14
@@ -32,7 +32,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     ([0.0, 1.111], 0.1)
     """
     threshold = round(p * CHANCES)
-    if not training or not 0 < threshold < CHANCES or x.numel() < FEWEST or not is_direct(x):
+    if not training or not 0 < threshold < CHANCES or x.numel() < FEWEST or not is_plain(x):
         return F.dropout(x, p, training)
     out: Tensor = _Dropout.apply(x, threshold)  # type: ignore[no-untyped-call]
     return out

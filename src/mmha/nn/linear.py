@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmha.ops.watch import is_direct
+from mmha.ops.watch import is_plain
 
 #: Rows and multiply-adds from which a product is worth oneDNN's dearer call: 10 microseconds forward, 60 both ways.
 FEWEST_ROWS, FEWEST_PRODUCTS = 8, 1 << 22
@@ -33,12 +33,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _is_for_onednn(x, weight, bias):
         return F.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])
+    # A gradient that is a view cannot take in a second one in place: a tied weight of 94 MB would be copied.
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     if torch.is_grad_enabled():
         out: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     else:
         out = _product(rows, weight, bias)
-    return out.view(*x.shape[:-1], weight.shape[0])
+    return out if x.dim() == 2 else out.view(*x.shape[:-1], weight.shape[0])
 
 
 class Linear(nn.Linear):
@@ -88,7 +89,7 @@ def _is_for_onednn(x: Any, weight: Any, bias: Any) -> bool:
         return False
     if bias is not None and bias.shape != weight.shape[:1]:
         return False
-    return _is_slow_on_mkl() and is_direct(*given) and not torch.is_autocast_enabled("cpu")
+    return _is_slow_on_mkl() and is_plain(*given) and not torch.is_autocast_enabled("cpu")
 
 
 @functools.cache

@@ -18,19 +18,17 @@ _ORDINARY = frozenset((Tensor, torch.nn.Parameter))
 
 
 def is_direct(*tensors: Tensor) -> bool:
-    """Whether nobody must see the operator being called, and all numbers are in this machine's memory as they are.
+    """Whether nobody must see the operator being called: `is_plain`, and no profiler."""
+    return not profiler._is_profiler_enabled and is_plain(*tensors)
 
-    That is: no compiler, tracer, mode, transform, profiler or subclass; no negative bit and no zero tensor, which only
-    promise numbers; no storage that was freed. (An empty tensor has no memory either: it too goes the long way.)
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether another operator may do the work of one, on numbers that are in this machine's memory as they are.
+
+    That is: no compiler, tracer, mode, transform or subclass; no negative bit and no zero tensor, which only promise
+    numbers; no storage that was freed. (An empty tensor has no memory either: it too goes the long way.)
     """
-    if (
-        torch.compiler.is_compiling()
-        or _modes() != 0
-        or _transforms()
-        or profiler._is_profiler_enabled
-        or _tracing()
-        or forward_ad._current_level >= 0
-    ):
+    if torch.compiler.is_compiling() or _modes() != 0 or _transforms() or _tracing() or forward_ad._current_level >= 0:
         return False
     try:
         for x in tensors:  # one question a tensor would do, its dispatch keys, but these are answered faster
