@@ -34,7 +34,7 @@ PATIENCE, SHORT = 1.9, 2.0  # times the fastest side; seconds that any side may 
 MAY_FAIL = ("flex",)  # not every version of torch compiles it for every CPU
 
 
-def measure(row: Row, quick: bool, seconds: float) -> dict[str, Any]:
+def measure(row: Row, quick: bool, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
     """All sides of a row: compared, then timed in turns."""
     sides, found, without = [], {}, {}
     exact: Tensor | None = None
@@ -57,7 +57,7 @@ def measure(row: Row, quick: bool, seconds: float) -> dict[str, Any]:
             "difference": compared(row, side, result, exact),
         }
         sides.append(side)
-    times = in_turns(sides, seconds)
+    times = in_turns(sides, seconds, patience)
     return {
         "row": row.name,
         "title": row.title,
@@ -78,7 +78,7 @@ def compared(row: Row, side: Side, result: Tensor, exact: Tensor) -> float:
     return float(f"{difference:.2g}")
 
 
-def in_turns(sides: Sequence[Side], seconds: float) -> dict[str, list[float]]:
+def in_turns(sides: Sequence[Side], seconds: float, patience: float = PATIENCE) -> dict[str, list[float]]:
     """Seconds of each call of each side."""
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     start, rounds = time.perf_counter(), 0
@@ -89,7 +89,7 @@ def in_turns(sides: Sequence[Side], seconds: float) -> dict[str, list[float]]:
                 side.before()
                 times[side.name].append(seconds_of(side.work, 1))
         rounds += 1
-        longest = max(SHORT, PATIENCE * min(taken[0] for taken in times.values()))
+        longest = max(SHORT, patience * min(taken[0] for taken in times.values()))
         waited_for = {name for name, taken in times.items() if taken[0] <= longest}
     return times
 
@@ -105,10 +105,13 @@ def print_row(found: dict[str, Any]) -> None:
         print(f"  without {name}: {reason}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run every row, print as they come, and write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
+def run(
+    table: Sequence[Row], description: str | None, arguments: Sequence[str] | None = None, patience: float = PATIENCE
+) -> None:
+    """Run the rows of a table that the command line asks for, print as they come, and write what was measured."""
+    names = [row.name for row in table]
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="tiny models and no flex: whether it runs, not how fast")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for a row, 3 rounds or more")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -117,20 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mmha.huggingface.register()
     rows = []
     with thread_count(options.threads):
-        for row in ROWS:
+        for row in table:
             if row.name in options.rows:
-                rows.append(measure(row, options.quick, options.seconds))
+                rows.append(measure(row, options.quick, options.seconds, patience))
                 print_row(rows[-1])
     if options.json:
-        run = {
+        made = {
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": machine(),
             "threads": options.threads,
             "rows": rows,
         }
-        checkpoint.write(options.json, (json.dumps(run, indent=1) + "\n").encode())
+        checkpoint.write(options.json, (json.dumps(made, indent=1) + "\n").encode())
         print(f"wrote {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    run(ROWS, __doc__)

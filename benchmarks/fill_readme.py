@@ -1,7 +1,7 @@
-"""Put the figures of the `make bench` family into the README: python benchmarks/fill_readme.py
+"""Put the figures of the `make bench` family into the README and docs/bert.md: python benchmarks/fill_readme.py
 
-Everything between the two `bench` comments, and likewise `decode` and `end_to_end`, is replaced by what the files in
-results/ say, so that no figure is ever typed. What has no results yet stays as it is.
+Everything between the two `bench` comments, and likewise `decode`, `end_to_end` and the names in `PAGES`, is replaced
+by what the files in results/ say, so that no figure is ever typed. What has no results yet stays as it is.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import bert_section
 import decode_section
 import end_to_end_section
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+PAGES = {"bert": HERE.parent / "docs" / "bert.md"}
+"""The page of a section, where that is not the README."""
 KINDS = {
     "dense": "no mask",
     "causal": "causal",
@@ -101,19 +105,21 @@ def sections(results: Path) -> dict[str, str]:
         made["decode"] = decode_section.section(runs["decode_peers"], runs["generation"])
     if "end_to_end" in runs:
         made["end_to_end"] = end_to_end_section.section(runs["end_to_end"])
+    if "bert" in runs:
+        made["bert"] = bert_section.section(runs["bert"])
     return made
 
 
-def main(results: Path, readme: Path) -> None:
-    """Replace the sections of the README."""
-    text = readme.read_text(encoding="utf-8")
+def main(results: Path) -> None:
+    """Replace the sections of the pages."""
     for name, made in sections(results).items():
+        page = PAGES.get(name, README)
+        text = page.read_text(encoding="utf-8")
         parts = re.fullmatch(rf"(.*<!-- {name} -->\n).*(\n<!-- /{name} -->.*)", text, re.DOTALL)
         if parts is None:
-            raise SystemExit(f"{readme}: expected the comments <!-- {name} --> and <!-- /{name} -->, got none")
-        text = parts[1] + made + parts[2]
-    readme.write_text(text, encoding="utf-8")
+            raise SystemExit(f"{page}: expected the comments <!-- {name} --> and <!-- /{name} -->, got none")
+        page.write_text(parts[1] + made + parts[2], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(HERE / "results", HERE.parent / "README.md")
+    main(HERE / "results")

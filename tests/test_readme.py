@@ -40,11 +40,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))
 
 
-def test_figures_in_the_readme_are_those_of_the_runs_beside_it(script: dict[str, Any]) -> None:
+def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str, Any]) -> None:
     # `make bench` and `make bench-decode` write the files, fill_readme.py the sections: none is changed alone.
     made = script["sections"](ROOT / "benchmarks" / "results")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name, section in made.items() if f"<!-- {name} -->\n{section}\n<!-- /{name} -->" not in text] == []
+    assert {path.name for path in (script["README"], *script["PAGES"].values())} == {"README.md", "bert.md"}
+    for name, section in made.items():
+        text = script["PAGES"].get(name, script["README"]).read_text(encoding="utf-8")
+        assert f"<!-- {name} -->\n{section}\n<!-- /{name} -->" in text, name
     assert "bench" in made
 
 
