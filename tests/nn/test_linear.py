@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmha.nn import Linear, MultiheadAttention, TransformerEncoderLayer
 from mmha.nn import linear as module
-from mmha.nn.linear import FEWEST_PRODUCTS, linear, project
+from mmha.nn.linear import FEWEST_ARRANGED, FEWEST_PRODUCTS, Arranged, linear, project
 
 ROWS, K, M = 83, 211, 241
 assert ROWS * K * M >= FEWEST_PRODUCTS
@@ -105,6 +105,50 @@ def test_torch_computes_what_is_not_for_us(vendor: Path) -> None:
         linear(x, weight)
     assert counter.get_total_flops() == 2 * ROWS * K * M
     assert torch.func.vmap(linear, (0, None))(x[None], weight).equal(F.linear(x, weight)[None])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 11, 83, 128])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_an_arranged_matrix_gives_products_of_any_number_of_rows(
+    vendor: Path, rows: int, with_bias: bool, relu: bool
+) -> None:
+    x, weight, bias = torch.randn(rows, K), torch.randn(5 * M, K), torch.randn(5 * M) if with_bias else None
+    made = Arranged(weight, bias, rows=11, relu=relu)
+    assert made.arranged is not None
+    out = made(x)
+    wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    wanted = wanted.relu() if relu else wanted
+    assert (out - wanted).norm() <= 2e-6 * wanted.norm()
+    by_torch = rows * K * 5 * M < FEWEST_ARRANGED * (2 if rows == 1 else 1)
+    theirs = F.linear(x, weight, bias)
+    assert out.equal(theirs.relu() if relu else theirs) == by_torch
+
+
+def test_an_arranged_matrix_is_that_of_its_time_and_has_no_gradient(vendor: Path) -> None:
+    weight, x = drawn(5 * M, K), torch.randn(11, K)
+    made = Arranged(weight, rows=11)
+    before = made(x)
+    assert not before.requires_grad
+    asking = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(made(asking).sum(), asking)
+    torch.testing.assert_close(gradient, weight.detach().sum(0).expand(11, K), rtol=1e-5, atol=1e-4)
+    with torch.no_grad():
+        weight.zero_()
+    assert made(x).equal(before)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made(x).dtype == torch.bfloat16
+
+
+def test_torch_multiplies_what_cannot_be_arranged(vendor: Path) -> None:
+    x, weight = torch.randn(11, K), torch.randn(5 * M, K)
+    for one in (weight.double(), weight.bfloat16(), weight[:0]):
+        made = Arranged(one, rows=11)
+        assert made.arranged is None
+        assert made(x.to(one.dtype)).equal(F.linear(x.to(one.dtype), one))
+    vendor.write_text("vendor_id\t: GenuineIntel\n", encoding="utf-8")
+    module._is_slow_on_mkl.cache_clear()
+    assert Arranged(weight, rows=11)(x).equal(F.linear(x, weight))
 
 
 def test_on_an_intel_cpu_torch_computes_all(vendor: Path) -> None:

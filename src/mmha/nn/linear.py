@@ -19,6 +19,8 @@ from mmha.ops.watch import is_plain
 
 #: Rows and multiply-adds from which a product is worth oneDNN's dearer call: 10 microseconds forward, 60 both ways.
 FEWEST_ROWS, FEWEST_PRODUCTS = 8, 1 << 22
+#: Multiply-adds from which a matrix that was arranged for oneDNN is worth the call; with one row, twice as many.
+FEWEST_ARRANGED = 1 << 19
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -65,6 +67,36 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
         return linear(x, layer.weight, layer.bias)
     out: Tensor = layer(x)
     return out
+
+
+class Arranged:
+    """x·Wᵀ + b, at will relu of it, for many x of few rows, as in decoding: W is arranged once as oneDNN reads it best.
+
+    With 4 rows a call takes a quarter to two thirds of the time of torch's. The weights are those of now: what is made
+    of them later changes nothing, and they have no gradient.
+
+    Args: weight float32 (M, K); bias (M,); rows, about as many as x will have.
+    Shapes: x float32 (N, K) → (N, M).
+
+    >>> Arranged(torch.ones(5, 3), -torch.arange(5.0), rows=2, relu=True)(torch.ones(2, 3))[0]
+    tensor([3., 2., 1., 0., 0.])
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False) -> None:
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.relu, self.arranged = relu, None
+        if weight.dtype == torch.float32 and weight.numel() and is_direct(self.weight) and _is_slow_on_mkl():
+            self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        fewest = FEWEST_ARRANGED if len(x) > 1 else 2 * FEWEST_ARRANGED
+        is_small = x.numel() * len(self.weight) < fewest
+        if self.arranged is None or is_small or x.requires_grad or torch.is_autocast_enabled("cpu"):
+            out = F.linear(x, self.weight, self.bias)
+            return out.relu_() if self.relu else out
+        kind = "relu" if self.relu else "none"
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.arranged, self.bias, kind, [], "")
+        return made
 
 
 def _is_plain(layer: nn.Linear) -> bool:

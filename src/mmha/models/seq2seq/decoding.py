@@ -8,16 +8,18 @@ on from others, multiply or leave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from mmha.cache import KVCache, masked_multihead_attention
 from mmha.models.seq2seq.model import DecoderLayer, Seq2Seq
 from mmha.nn import MultiheadAttention, unpack
+from mmha.nn.linear import Arranged, linear
 from mmha.ops import attention
 
 
@@ -32,21 +34,43 @@ def remember(layer: MultiheadAttention, hidden: Tensor, lengths: Sequence[int]) 
     return cache
 
 
-def attend_own(layer: MultiheadAttention, x: Tensor, cache: KVCache) -> Tensor:
-    """Each row looks at what it has written, its new token included. Shapes: (R, width) → (R, width)."""
-    qkv = linear(x, layer.in_proj_weight, layer.in_proj_bias)
-    out: Tensor = layer.out_proj(masked_multihead_attention(qkv, cache))
-    return out
+class LayerStep:
+    """A layer of the decoder for one token a row, with its matrices arranged for few rows.
 
+    Shapes: x (R, width) → (R, width); own, a cache of R rows that grows by a token; source, a row for each source.
+    """
 
-def attend_source(layer: MultiheadAttention, x: Tensor, cache: KVCache, groups: Groups) -> Tensor:
-    """Each row looks at its source. Shapes: (R, width) → (R, width)."""
-    width = layer.embed_dim
-    q = groups.side_by_side(linear(x, layer.in_proj_weight[:width], layer.in_proj_bias[:width]))
-    heads = q.view(*q.shape[:2], layer.num_heads, layer.head_dim).transpose(1, 2)
-    seen = attention(heads, cache).transpose(1, 2).flatten(2)
-    out: Tensor = layer.out_proj(groups.rows(seen))
-    return out
+    def __init__(self, layer: DecoderLayer, rows: int) -> None:
+        arrange = functools.partial(Arranged, rows=rows)
+        self.norms: list[nn.LayerNorm] = [residual.norm for residual in layer.residuals]  # type: ignore[misc]
+        self.norm_first, self.heads = layer.residuals[0].norm_first, layer.own.num_heads
+        width, own, cross = layer.own.embed_dim, layer.own, layer.cross
+        up, _, down = layer.feed_forward.children()
+        assert isinstance(up, nn.Linear)
+        assert isinstance(down, nn.Linear)
+        self.qkv = arrange(own.in_proj_weight, own.in_proj_bias)
+        self.own_out = arrange(own.out_proj.weight, own.out_proj.bias)
+        self.query = arrange(cross.in_proj_weight[:width], cross.in_proj_bias[:width])
+        self.cross_out = arrange(cross.out_proj.weight, cross.out_proj.bias)
+        self.up, self.down = arrange(up.weight, up.bias, relu=True), arrange(down.weight, down.bias)
+
+    def __call__(self, x: Tensor, own: KVCache, source: KVCache, groups: Groups) -> Tensor:
+        x = self._residual(0, x, lambda x: self.own_out(masked_multihead_attention(self.qkv(x), own)))
+        x = self._residual(1, x, lambda x: self._look(x, source, groups))
+        return self._residual(2, x, lambda x: self.down(self.up(x)))
+
+    def _look(self, x: Tensor, source: KVCache, groups: Groups) -> Tensor:
+        """Each row looks at its source."""
+        q = groups.side_by_side(self.query(x))
+        heads = q.view(*q.shape[:2], self.heads, -1).transpose(1, 2)
+        return self.cross_out(groups.rows(attention(heads, source).transpose(1, 2).flatten(2)))
+
+    def _residual(self, number: int, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """As `Residual`, of whose dropout nothing is left."""
+        norm = self.norms[number]
+        if self.norm_first:
+            return x + f(layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        return layer_norm(x + f(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class Groups:
@@ -91,9 +115,12 @@ class Decoder:
         self.model, self.written = model, 0
         lengths = [len(source) for source in sources]
         hidden = model.encode(torch.tensor(list(chain(*sources)), dtype=torch.int64), lengths)
-        sizes = (len(sources) * width, model.config.heads, steps, model.config.head_dim)
-        self.layers: list[DecoderLayer] = list(model.decoder)  # type: ignore[arg-type]
-        self.source = [remember(layer.cross, hidden, lengths) for layer in self.layers]
+        layers: list[DecoderLayer] = list(model.decoder)  # type: ignore[arg-type]
+        rows = len(sources) * width
+        sizes = (rows, model.config.heads, steps, model.config.head_dim)
+        self.layers = [LayerStep(layer, rows) for layer in layers]
+        self.words = Arranged(model.embedding.weight, rows=rows)
+        self.source = [remember(layer.cross, hidden, lengths) for layer in layers]
         self.own = [KVCache(*sizes) for _ in self.layers]
         self.of_row = list(range(len(sources)))
         self.groups = Groups(self.of_row)
@@ -104,15 +131,9 @@ class Decoder:
         """One token more for each row, int64 (R,): the logits of what follows it, (R, vocabulary)."""
         x = self.model.embed(tokens, torch.full_like(tokens, self.written))
         for layer, own, source in zip(self.layers, self.own, self.source, strict=True):
-            x = self._layer(layer, x, own, source)
+            x = layer(x, own, source, self.groups)
         self.written += 1
-        return self.model.words(self.model.decoder_norm(x))
-
-    def _layer(self, layer: DecoderLayer, x: Tensor, own: KVCache, source: KVCache) -> Tensor:
-        x = layer.residuals[0](x, lambda x: attend_own(layer.own, x, own))
-        x = layer.residuals[1](x, lambda x: attend_source(layer.cross, x, source, self.groups))
-        out: Tensor = layer.residuals[2](x, layer.feed_forward)
-        return out
+        return self.words(self.model.decoder_norm(x))
 
     def follow(self, parents: Sequence[int]) -> None:
         """Row r goes on from what row parents[r] has written; rows, and sources, that are not named leave.
