@@ -85,7 +85,7 @@ class Arranged:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False) -> None:
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.relu, self.arranged = relu, None
-        if weight.dtype == torch.float32 and weight.numel() and is_direct(self.weight) and _is_slow_on_mkl():
+        if weight.dtype == torch.float32 and weight.numel() and is_plain(self.weight) and _is_slow_on_mkl():
             self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
