@@ -8,6 +8,7 @@ import pytest
 
 from mmha.data import brown, documents, registry
 from mmha.models.bert import SHIPPED, load, nano
+from mmha.models.bert.filling import fill
 from mmha.train import pretraining
 from mmha.train.masking import Masking
 from mmha.train.pairs import Pairs
@@ -26,6 +27,17 @@ def test_what_ships_says_how_it_was_made_and_is_small() -> None:
     assert {"digest", "steps", "step", "rate", "rows", "seconds", "train_documents", "train_tokens"} <= set(made)
     assert (SHIPPED.parent / document["tensors"]).stat().st_size < 4_200_000
     assert load()[0].config == nano(load()[1].vocabulary)
+
+
+def test_it_has_learned_its_language() -> None:
+    said = {
+        "The president of the United [MASK] said so.": "states",
+        "a [MASK] years ago": "few",
+        "in the middle [MASK] the night": "of",
+        "Mr. and [MASK]. Smith were there.": "mrs",
+    }
+    found = fill(*load(), list(said))
+    assert [filling.blanks[0].candidates[0].token for filling in found] == list(said.values())
 
 
 def test_it_finds_more_words_than_counting_does() -> None:
