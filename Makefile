@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-torch test-all check bench bench-decode bench-end-to-end format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -72,6 +72,15 @@ bench-decode: $(VENV)/.installed
 # Whole models, transformers' among them. Some minutes, of which FlexAttention compiles two or three.
 bench-end-to-end: $(VENV)/.dev
 	$(BIN)/python benchmarks/end_to_end.py --json benchmarks/results/end_to_end.json
+	$(BIN)/python benchmarks/fill_readme.py
+
+# BERT beside transformers and torch.nn: forward passes and training steps, then two trainings from the same weights.
+bench-bert: $(VENV)/.dev
+	$(BIN)/python benchmarks/bert.py --json benchmarks/results/bert.json
+	$(BIN)/python benchmarks/fill_readme.py
+
+bench-bert-twin: $(VENV)/.dev
+	$(BIN)/python benchmarks/bert_twin.py --json benchmarks/results/bert_twin.json --plot docs/images/bert_twin.png
 	$(BIN)/python benchmarks/fill_readme.py
 
 wheel: $(BIN)/python

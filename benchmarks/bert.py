@@ -65,7 +65,10 @@ def problem(texts: Texts, count: int, quick: bool) -> tuple[Bert, Batch]:
     if quick:
         count, vocabulary = 5, 997
     masking = Masking(words.mask, markers, vocabulary)
-    made = [masking([words.cls, *(n % vocabulary for n in ids), words.sep], generator) for ids in texts(words, count)]
+    made = [
+        masking([words.cls, *(1 + n % (vocabulary - 1) for n in ids), words.sep], generator)
+        for ids in texts(words, count)
+    ]
     lengths = [len(masked.tokens) for masked in made]
     starts = np.cumsum([0, *lengths[:-1]])
     tokens = torch.from_numpy(np.concatenate([masked.tokens for masked in made]))

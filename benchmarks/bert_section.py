@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,3 +35,51 @@ def section(run: Mapping[str, Any]) -> str:
 
 def _against(ours: str, sides: Sequence[str]) -> list[tuple[str, str]]:
     return [(ours, side) for side in sides if side != ours]
+
+
+def twin(run: Mapping[str, Any]) -> str:
+    """How two trainings from the same weights end, and what they took."""
+    exact = [one for one in run["runs"] if one["dropout"] == 0]
+    apart = [abs(a - b) for one in exact for a, b in zip(*(side["losses"] for side in _both(one)), strict=True)]
+    groups: dict[float, list[Mapping[str, Any]]] = {}
+    for one in run["runs"]:
+        groups.setdefault(one["dropout"], []).append(one)
+    size = run["config"]
+    return "\n".join(
+        [
+            f"{run['steps']} steps of {run['rows']} pairs of up to {size['positions']} tokens, {size['layers']} layers "
+            f"of {size['width']}, from the same weights on the same batches; `make bench-bert-twin` on "
+            f"{run['measured'][:10]}, {run['machine']['cpu']}, {run['threads']} threads, both sides in turns. Without "
+            f"dropout the losses of the first 10 steps differ by {max(apart[:10]):.0e} at most, those of all steps by "
+            f"{max(apart):.0e}. *Loss* is the mean over the last 50 steps, ± the deviation between seeds; words and "
+            "next sentences are those found in held-out files.",
+            "",
+            "| | loss | masked words | next sentences | seconds | × |",
+            "|---|---:|---:|---:|---:|---:|",
+            *(row for dropout, runs in groups.items() for row in _rows(dropout, runs)),
+        ]
+    )
+
+
+def _both(one: Mapping[str, Any]) -> tuple[Any, Any]:
+    return one["sides"]["mmha"], one["sides"]["transformers"]
+
+
+def _rows(dropout: float, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row for each of the two, means over the seeds."""
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    sides = [list(pair) for pair in zip(*map(_both, runs), strict=True)]
+    times = [statistics.mean(side["seconds"] for side in one) for one in sides]
+    made = []
+    for name, one, time in zip(("**mmha**", "transformers"), sides, times, strict=True):
+        cells = [_spread(one, "loss", ".3f"), _spread(one, "words", ".1%"), _spread(one, "next", ".1%")]
+        cells += [f"{time:.1f}", f"{times[1] / time:.2f}"]
+        made.append(f"| {name}, dropout {dropout:g}{seeds} | {' | '.join(cells)} |")
+    return made
+
+
+def _spread(sides: Sequence[Mapping[str, Any]], key: str, form: str) -> str:
+    """A mean, and the deviation where there are several."""
+    values = [side[key] for side in sides]
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) < 2 else f"{mean} ± {format(statistics.stdev(values), form)}"

@@ -18,7 +18,8 @@ import end_to_end_section
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-PAGES = {"bert": HERE.parent / "docs" / "bert.md"}
+BERT = HERE.parent / "docs" / "bert.md"
+PAGES = {"bert": BERT, "bert_twin": BERT}
 """The page of a section, where that is not the README."""
 KINDS = {
     "dense": "no mask",
@@ -107,6 +108,8 @@ def sections(results: Path) -> dict[str, str]:
         made["end_to_end"] = end_to_end_section.section(runs["end_to_end"])
     if "bert" in runs:
         made["bert"] = bert_section.section(runs["bert"])
+    if "bert_twin" in runs:
+        made["bert_twin"] = bert_section.twin(runs["bert_twin"])
     return made
 
 
