@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+Model = TypeVar("Model", bound="nn.Module")
 
 
 def _digest(data: bytes) -> str:
@@ -127,3 +129,22 @@ def widen(packed: dict[str, Tensor]) -> dict[str, Tensor]:
         if scale_name(table) in packed:
             state[table] = state[table] * state.pop(scale_name(table))
     return state
+
+
+def fill(make: Callable[[], Model], weights: dict[str, Tensor], numbers: int, path: Path) -> Model:
+    """The model that `make` makes, with the weights of `path`, for evaluation; `numbers` is how many it has to have.
+
+    Raises: ValueError when these are not its weights; no memory is taken for sizes that a file only claims.
+    """
+    import torch
+
+    held = sum(v.numel() for v in weights.values())
+    if held != numbers:
+        raise ValueError(f"{path}: expected {numbers} weights for these sizes, got {held}")
+    with torch.random.fork_rng(devices=[]):
+        model = make()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
+    return model.eval()

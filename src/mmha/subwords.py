@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mmha import checks
@@ -113,6 +114,29 @@ def train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     coder.train_from_iterator(texts, trainer)
     pairs = json.loads(coder.to_str())["model"]["merges"]
     return Tokenizer([(first, second) for first, second in pairs])
+
+
+def stored(tokenizer: Tokenizer) -> str:
+    """The pairs as a checkpoint holds them, a line each.
+
+    >>> stored(Tokenizer([("t", "h"), ("th", "e")]))
+    't h\\nth e'
+    """
+    return "\n".join(" ".join(pair) for pair in tokenizer.merges)
+
+
+def restored(document: dict[str, Any], vocab_size: int, path: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint's document, which has `stored` pairs as its "merges".
+
+    Raises: ValueError when they are no pairs of tokens, or make another number of tokens.
+    """
+    try:
+        tokenizer = Tokenizer((first, second) for first, second in map(str.split, document["merges"].splitlines()))
+    except (KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the pairs of a tokenizer, got others ({error!r})") from None
+    if tokenizer.vocab_size != vocab_size:
+        raise ValueError(f"{path}: expected {vocab_size} tokens, got {tokenizer.vocab_size}")
+    return tokenizer
 
 
 def _library() -> Any:

@@ -33,6 +33,7 @@ def test_text_has_a_line_for_each_fact(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert list(lines) == ["mmha", "kernels", "torch", "cpu", "python", "platform", "data", "environment"]
     assert lines["kernels"].startswith(f"{_kernels.isa()} in use")
     assert lines["data"] == "/somewhere/of mine"
+    assert "MMHA_DATA=/somewhere/of mine" in lines["environment"]
 
 
 @pytest.mark.parametrize("missing", ["mmha._kernels", "torch"])

@@ -68,8 +68,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def folders() -> dict[str, str]:
-    """Where Python and the data lie."""
+def everything() -> dict[str, Any]:
+    """The same, and where Python and the data lie: for a bug report, and not for a record that is published."""
     from mmha.data.registry import root
 
-    return {"executable": sys.executable, "data": str(root())}
+    facts = machine() | {"executable": sys.executable, "data": str(root())}
+    if "MMHA_DATA" in os.environ:
+        facts["environment"] |= {"MMHA_DATA": os.environ["MMHA_DATA"]}
+    return facts

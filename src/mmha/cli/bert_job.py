@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 
 import torch
 
-from mmha import checkpoint
 from mmha.cli.train_bert import STEPS, Documents, Parts
-from mmha.cli.training import bar
+from mmha.cli.training import bar, steps_in, steps_of
 from mmha.models import bert
 from mmha.models.bert import tokenizer as wordpiece
 from mmha.train import beginning, pretraining, settings
@@ -26,7 +23,6 @@ from mmha.train.pairs import Pairs
 from mmha.train.run import Run
 
 FILE = "bert.json"
-PROBE = 10  # steps that are timed to know how many fit into --minutes
 LOOKED_AT = 32  # pairs that are scored at a time
 
 Encoded = list[list[list[int]]]
@@ -127,18 +123,12 @@ class Job:
         if steps or (minutes is None and not self.options["resume"]):
             return int(steps or STEPS)
         if self.options["resume"]:
-            return _steps_of(self.out)
-        times: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(self.new(), dataclasses.replace(self.settings(PROBE + 2), rounds=1), folder)
-            run.fit(
-                self.batches,
-                pretraining.sums,
-                counts=pretraining.counts,
-                show=lambda progress: times.append(time.perf_counter()),
-            )
-        # The first step is slower than the others, the last one is followed by writing the state.
-        return max(1, int(60 * minutes * PROBE / (times[-2] - times[0])))
+            return steps_of(self.out, "bert")
+
+        def start(steps: int, folder: str) -> Run:
+            return Run(self.new(), dataclasses.replace(self.settings(steps), rounds=1), folder)
+
+        return steps_in(minutes, start, self.batches, pretraining.sums, counts=pretraining.counts)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is written beside the weights of the round that has just ended."""
@@ -187,15 +177,6 @@ def _scores(name: str, scores: pretraining.Scores) -> dict[str, Any]:
 def _digest(parts: Parts) -> str:
     """Of what is trained and chosen on."""
     return hashlib.sha256(repr((parts.train, parts.dev)).encode()).hexdigest()[:16]
-
-
-def _steps_of(out: Path) -> int:
-    """The steps of the stopped run."""
-    document, _ = checkpoint.read(out / "state.json")
-    try:
-        return int(document["run"]["steps"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{out}: expected a stopped run of `mmha train bert`, got another") from None
 
 
 def print_result(result: dict[str, Any]) -> None:

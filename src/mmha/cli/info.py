@@ -15,10 +15,10 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show what a bug report needs. Versions, the instruction set in use, threads, CPU and folders."""
-    from mmha.bench.machine import folders, machine
+    from mmha.bench.machine import everything
     from mmha.cli.printing import console, print_json
 
-    facts = machine() | folders()
+    facts = everything()
     if json:
         print_json(facts)
         return

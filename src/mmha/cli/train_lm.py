@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmha.cli.training import bar, check_out, fetch
+from mmha.cli.training import bar, check_out, fetch, steps_of
 
 if TYPE_CHECKING:
     from mmha.models.causal_lm import CausalLM, Tokenizer
@@ -131,7 +131,7 @@ class _Job:
         model, tokenizer = self.new()
         stream = language.stream([tokenizer.encode(text) for text in self.texts.train], tokenizer.end)
         if resume:
-            steps = steps or _steps_of(self.out)
+            steps = steps or steps_of(self.out, "lm")
         elif minutes is not None:
             steps = self.fitting(stream, minutes)
         settings, each = self.settings(steps or 3600)
@@ -224,17 +224,6 @@ class _Job:
 
 def _bytes(texts: list[str]) -> int:
     return sum(len(text.encode()) for text in texts)
-
-
-def _steps_of(out: Path) -> int:
-    """The steps of the stopped run."""
-    from mmha import checkpoint
-
-    document, _ = checkpoint.read(out / "state.json")
-    try:
-        return int(document["run"]["steps"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{out}: expected a stopped run of `mmha train lm`, got another") from None
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`mmha train translate`: train the translators that ship, or one on sentences of one's own."""
+"""`mmha train translate`: train a translator on LibreOffice's help, or on sentences of one's own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def translate(
         "runs/translate"
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
-    size: Annotated[str, typer.Option(help="small (ships with mmha), tiny, base or big.")] = "small",
+    size: Annotated[str, typer.Option(help="small (some ten thousand sentences), tiny, base or big.")] = "small",
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens of both languages at most.")] = 5000,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of a batch, of both languages.")] = 2048,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to train on.  [default: 8000]")] = None,
@@ -37,7 +37,7 @@ def translate(
     warmup: Annotated[int, typer.Option(min=1, help="Steps until the rate is highest (Noam schedule).")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Decides the start, the order and the dropout.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="0 is torch's choice; fix it to repeat a run bit for bit.")] = 0,
-    bits: Annotated[int, typer.Option(help="Of a stored weight: 16, or 8 to ship it.")] = 16,
+    bits: Annotated[int, typer.Option(help="Of a stored weight: 16, or 8 for half the size.")] = 16,
     precision: scale.Precision = "32-true",
     accumulate: scale.Accumulate = 1,
     checkpoint_activations: scale.Checkpointing = False,

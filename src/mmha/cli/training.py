@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     import typer
 
     from mmha.train import loop, run
+
+PROBE = 10  # steps that are timed
 
 
 def check_out(out: Path, resume: bool) -> None:
@@ -41,6 +45,32 @@ def command(context: typer.Context) -> str:
             continue
         words += [f"--{str(parameter.name).replace('_', '-')}", *([] if value is True else [str(value)])]
     return " ".join(words)
+
+
+def steps_of(out: Path, kind: str) -> int:
+    """The steps of the run of `mmha train KIND` that was stopped in the folder.
+
+    Raises: FileNotFoundError when there is none, ValueError when it is of another kind.
+    """
+    from mmha import checkpoint
+
+    document, _ = checkpoint.read(out / "state.json")
+    try:
+        return int(document["run"]["steps"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{out}: expected a stopped run of `mmha train {kind}`, got another") from None
+
+
+def steps_in(minutes: float, start: Callable[[int, str], run.Run], *what: Any, **more: Any) -> int:
+    """How many steps fit into so many minutes, by a few of a run that is thrown away.
+
+    Args: start, makes a run of so many steps in a folder; what and more, those of `Run.fit`.
+    """
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        start(PROBE + 2, folder).fit(*what, **more, show=lambda progress: times.append(time.perf_counter()))
+    # The first step is slower than the others, the last one is followed by writing the state.
+    return max(1, int(60 * minutes * PROBE / (times[-2] - times[0])))
 
 
 @contextlib.contextmanager

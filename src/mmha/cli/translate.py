@@ -93,13 +93,19 @@ def translate(
 
 
 def _place(to: str | None, model: str | None) -> Path:
-    """Where the model is."""
+    """Where the model is. Raises: ValueError that says how to come by one."""
     from mmha.checks import one_of
 
     if model is not None:
         return Path(model)
     language = one_of("--to", to or LANGUAGES[0], LANGUAGES)
-    return Path(__file__).parents[1] / "weights" / f"translate-{language}.json"
+    place = Path(__file__).parents[1] / "weights" / f"translate-{language}.json"
+    if not place.exists():
+        train = f"`mmha train translate --data help-{language} --out FOLDER`"
+        raise ValueError(
+            f"--model: expected a translator, for none ships yet: {train} trains one, --model FOLDER takes it"
+        )
+    return place
 
 
 def _translated(

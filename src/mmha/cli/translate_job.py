@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,16 +11,15 @@ from typing import Any
 
 import torch
 
-from mmha import checkpoint, metrics, subwords
+from mmha import metrics, subwords
 from mmha.cli.train_translate import STEPS
-from mmha.cli.training import bar
+from mmha.cli.training import bar, steps_in, steps_of
 from mmha.data.parallel import Pair, Split
 from mmha.models import seq2seq as models
 from mmha.train import settings, translation
 from mmha.train.run import Run
 
 FILE = "seq2seq.json"
-PROBE = 10  # steps that are timed to know how many fit into --minutes
 LAST = 5  # rounds whose weights are averaged (Vaswani et al. 2017, section 6.1)
 
 Coded = list[list[int]]
@@ -99,18 +96,12 @@ class Job:
         if steps or (minutes is None and not self.options["resume"]):
             return int(steps or STEPS)
         if self.options["resume"]:
-            return _steps_of(self.out)
-        times: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(self.new(), replace(self.settings(PROBE + 2), rounds=1), folder)
-            run.fit(
-                self.batches,
-                translation.loss,
-                counts=translation.counts,
-                show=lambda progress: times.append(time.perf_counter()),
-            )
-        # The first step is slower than the others, the last one is followed by writing the state.
-        return max(1, int(60 * minutes * PROBE / (times[-2] - times[0])))
+            return steps_of(self.out, "translate")
+
+        def start(steps: int, folder: str) -> Run:
+            return Run(self.new(), replace(self.settings(steps), rounds=1), folder)
+
+        return steps_in(minutes, start, self.batches, translation.loss, counts=translation.counts)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is written beside the weights of the round that has just ended."""
@@ -127,7 +118,7 @@ class Job:
         }
 
     def finish(self, run: Run) -> dict[str, Any]:
-        """Translate the test pages, once, with what is shipped: the best weights as written."""
+        """Translate the test pages, once, with the best weights as they were written."""
         result = self.result(run) | {"best_round": run.progress.best_epoch, "dev_nats_per_token": -run.progress.best}
         model, _ = models.load(self.out)
         if self.parts.test:
@@ -144,15 +135,6 @@ class Job:
     def save(self, model: models.Seq2Seq, result: dict[str, Any]) -> None:
         """Write the model, the same file each time."""
         models.save(model, self.tokenizer, self.out / FILE, result, "seq2seq.safetensors", bits=self.options["bits"])
-
-
-def _steps_of(out: Path) -> int:
-    """The steps of the stopped run."""
-    document, _ = checkpoint.read(out / "state.json")
-    try:
-        return int(document["run"]["steps"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{out}: expected a stopped run of `mmha train translate`, got another") from None
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from mmha.ops.call import Call
 from mmha.ops.extras import DTYPES, NO_EXTRAS, Extras, at_numbers, make_extras
 
 MAX_HEAD_DIM = 512
+PAIRS = "avx512bf16"  # the instruction set that multiplies bfloat16 in pairs, and rounds probabilities for it
 
 Results = tuple[Tensor, Tensor | None, Tensor | None]
 #: No gradient of the weights.
@@ -123,7 +124,10 @@ def backward(
     # With lse and the weights p outputs as well: ds = p * (dp - sum(p * dp) + grad_lse), where dp is what comes by way
     # of the values and directly, and the kernels subtract one number per row.
     delta = torch.empty_like(lse)
-    _kernels.row_dot(dtype, at_out, _address(residual), grad_out[1], delta.data_ptr(), threads)
+    if any(wanted) and q.dtype == torch.bfloat16 and _kernels.isa() == PAIRS:
+        _dot_exactly(plan, saved, grads[0], call, delta)
+    else:
+        _kernels.row_dot(dtype, at_out, _address(residual), grad_out[1], delta.data_ptr(), threads)
     if grads[1] is not None:
         delta -= grads[1]
     extras, grad_weights = make_extras(call, q.shape[0]), None
@@ -140,6 +144,17 @@ def backward(
     if not any(wanted):
         return *made, []
     return *made, _more(Backward(plan, dtype, native, scale, extras, threads, lse, delta), wanted, call)
+
+
+def _dot_exactly(plan: masks.Plan, saved: Sequence[Tensor], grad_out: Tensor, call: Call, delta: Tensor) -> None:
+    """delta = rowsum(out * grad_out) with out of probabilities that were not rounded: one forward pass in float32.
+
+    Where bfloat16 comes in pairs, those that made the saved out were rounded, and sums of the scores' gradients over a
+    row, which is what the gradients of biases are, would not cancel.
+    """
+    q, k, v = (x.float() for x in saved[:3])
+    (out, at_out), (_grad, at_grad) = _rows(forward(plan, q, k, v, call, False, False)[0]), _rows(grad_out.float())
+    _kernels.row_dot(DTYPES[out.dtype], at_out, 0, at_grad, delta.data_ptr(), torch.get_num_threads())
 
 
 def _dot_rows(plan: masks.Plan, q: Tensor, k: Tensor, lse: Tensor, call: Call, pair: tuple[Tensor, Tensor]) -> Tensor:

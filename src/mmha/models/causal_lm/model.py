@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmha import checkpoint, checks, masks
+from mmha import checkpoint, checks, masks, subwords
 from mmha.cache import KVCache, masked_multihead_attention
 from mmha.models.causal_lm.config import SHIPPED, Config, read_config
 from mmha.nn import Dropout, Linear, Rotary, SwiGLU, packed_positions
@@ -197,8 +197,12 @@ def save(model: CausalLM, tokenizer: Tokenizer, path: Path, about: dict[str, Any
 
     Raises: OSError when the folder cannot be written.
     """
-    merges = "\n".join(" ".join(pair) for pair in tokenizer.merges)
-    document = {"model": "causal_lm", "about": about, "config": asdict(model.config), "merges": merges}
+    document = {
+        "model": "causal_lm",
+        "about": about,
+        "config": asdict(model.config),
+        "merges": subwords.stored(tokenizer),
+    }
     checkpoint.save(path, {k: v.half() for k, v in model.state_dict().items()}, document, name)
 
 
@@ -211,21 +215,6 @@ def load(place: Path | str = SHIPPED) -> tuple[CausalLM, Tokenizer]:
     path = path / SHIPPED.name if path.is_dir() else path
     document, data = checkpoint.read(path)
     config = read_config(document, path)
-    try:
-        merges = [(first, second) for first, second in map(str.split, document["merges"].splitlines())]
-        tokenizer = Tokenizer(merges)
-    except (KeyError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: expected the pairs of a tokenizer, got others ({error!r})") from None
-    if tokenizer.vocab_size != config.vocabulary:
-        raise ValueError(f"{path}: expected {config.vocabulary} tokens, got {tokenizer.vocab_size}")
+    tokenizer = subwords.restored(document, config.vocabulary, path)
     weights = {k: v.float() for k, v in checkpoint.tensors(data, path).items()}
-    held = sum(v.numel() for v in weights.values())
-    if held != config.parameters:  # before any memory is taken for sizes that a file claims
-        raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")
-    with torch.random.fork_rng(devices=[]):
-        model = CausalLM(config)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
-    return model.eval(), tokenizer
+    return checkpoint.fill(lambda: CausalLM(config), weights, config.parameters, path), tokenizer

@@ -173,13 +173,4 @@ def load(path: Path) -> MHANet:
     document, data = checkpoint.read(path)
     config = read_config(document, path)
     weights = {k: v.float() for k, v in checkpoint.tensors(data, path).items()}
-    held = sum(v.numel() for v in weights.values()) - 2 * BINS
-    if held != config.parameters:  # before any memory is taken for sizes that a file claims
-        raise ValueError(f"{path}: expected {config.parameters} weights for these sizes, got {held}")
-    with torch.random.fork_rng(devices=[]):
-        model = MHANet(config)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
-    return model.eval()
+    return checkpoint.fill(lambda: MHANet(config), weights, config.parameters + 2 * BINS, path)
