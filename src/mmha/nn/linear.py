@@ -85,12 +85,14 @@ class Arranged:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False) -> None:
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.relu, self.arranged = relu, None
-        if weight.dtype == torch.float32 and weight.numel() and is_plain(self.weight) and _is_slow_on_mkl():
+        pays = rows * weight.numel() >= FEWEST_ARRANGED
+        if pays and weight.dtype == torch.float32 and is_plain(self.weight) and _is_slow_on_mkl():
             self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
-        fewest = FEWEST_ARRANGED if len(x) > 1 else 2 * FEWEST_ARRANGED
-        is_small = x.numel() * len(self.weight) < fewest
+        rows, columns = x.shape[0], self.weight.shape[0]
+        fewest = FEWEST_ARRANGED if rows > 1 else 2 * FEWEST_ARRANGED
+        is_small = x.numel() * columns < fewest
         if self.arranged is None or is_small or x.requires_grad or torch.is_autocast_enabled("cpu"):
             out = F.linear(x, self.weight, self.bias)
             return out.relu_() if self.relu else out

@@ -73,6 +73,14 @@ class LayerStep:
         return layer_norm(x + f(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
+class Steps:
+    """The decoder as it is now, for one token each of about so many rows."""
+
+    def __init__(self, model: Seq2Seq, rows: int) -> None:
+        self.layers = [LayerStep(layer, rows) for layer in model.decoder]  # type: ignore[arg-type]
+        self.words = Arranged(model.embedding.weight, rows=rows)
+
+
 class Groups:
     """Rows that write for the same source, side by side: R rows as (sources, most rows a source has).
 
@@ -106,22 +114,22 @@ class Groups:
 class Decoder:
     """Writes the targets of a batch of sources, one token a row and step; at first each source has one row.
 
-    Args: sources, the tokens of each, its end included; width, the most rows that a source will have; steps, the most
-        tokens that will be written.
+    Args: sources, the tokens of each, its end included; width, the most rows that a source will have; length, the most
+        tokens that will be written; steps, the model's `Steps`, which decoders may share.
     """
 
     @torch.no_grad()
-    def __init__(self, model: Seq2Seq, sources: Sequence[Sequence[int]], width: int, steps: int) -> None:
+    def __init__(
+        self, model: Seq2Seq, sources: Sequence[Sequence[int]], width: int, length: int, steps: Steps | None = None
+    ) -> None:
         self.model, self.written = model, 0
         lengths = [len(source) for source in sources]
         hidden = model.encode(torch.tensor(list(chain(*sources)), dtype=torch.int64), lengths)
-        layers: list[DecoderLayer] = list(model.decoder)  # type: ignore[arg-type]
         rows = len(sources) * width
-        sizes = (rows, model.config.heads, steps, model.config.head_dim)
-        self.layers = [LayerStep(layer, rows) for layer in layers]
-        self.words = Arranged(model.embedding.weight, rows=rows)
+        self.steps = Steps(model, rows) if steps is None else steps
+        layers: list[DecoderLayer] = list(model.decoder)  # type: ignore[arg-type]
         self.source = [remember(layer.cross, hidden, lengths) for layer in layers]
-        self.own = [KVCache(*sizes) for _ in self.layers]
+        self.own = [KVCache(rows, model.config.heads, length, model.config.head_dim) for _ in layers]
         self.of_row = list(range(len(sources)))
         self.groups = Groups(self.of_row)
         self._branch(self.own, self.of_row)
@@ -130,10 +138,10 @@ class Decoder:
     def step(self, tokens: Tensor) -> Tensor:
         """One token more for each row, int64 (R,): the logits of what follows it, (R, vocabulary)."""
         x = self.model.embed(tokens, torch.full_like(tokens, self.written))
-        for layer, own, source in zip(self.layers, self.own, self.source, strict=True):
+        for layer, own, source in zip(self.steps.layers, self.own, self.source, strict=True):
             x = layer(x, own, source, self.groups)
         self.written += 1
-        return self.words(self.model.decoder_norm(x))
+        return self.steps.words(self.model.decoder_norm(x))
 
     def follow(self, parents: Sequence[int]) -> None:
         """Row r goes on from what row parents[r] has written; rows, and sources, that are not named leave.

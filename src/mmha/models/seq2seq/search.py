@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmha import checks
 from mmha.beams import Candidate, Hypothesis, Search
-from mmha.models.seq2seq.decoding import Decoder
+from mmha.models.seq2seq.decoding import Decoder, Steps
 from mmha.models.seq2seq.model import Seq2Seq
 
 
@@ -93,9 +93,10 @@ def translate(
     model.eval()
     order = sorted(range(len(whole)), key=lambda number: -len(whole[number]))
     found: list[list[Translation]] = [[] for _ in whole]
+    steps = Steps(model, min(batch, len(order)) * beams.width)
     for at in range(0, len(order), batch):
         numbers = order[at : at + batch]
-        for number, best in zip(numbers, _translate([whole[n] for n in numbers], model, beams), strict=True):
+        for number, best in zip(numbers, _translate([whole[n] for n in numbers], model, beams, steps), strict=True):
             found[number] = best
     return found
 
@@ -105,7 +106,7 @@ Integers = npt.NDArray[np.int64]
 Found = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
-def _translate(sources: Sequence[Sequence[int]], model: Seq2Seq, beams: Beams) -> list[list[Translation]]:
+def _translate(sources: Sequence[Sequence[int]], model: Seq2Seq, beams: Beams, steps: Steps) -> list[list[Translation]]:
     """The same for one batch of sources, their ends included."""
 
     def finish(text: Hypothesis, full: bool) -> Found | None:
@@ -115,7 +116,7 @@ def _translate(sources: Sequence[Sequence[int]], model: Seq2Seq, beams: Beams) -
 
     lengths = [len(source) + beams.extra for source in sources]
     searches = [Search(beams.width, n, beams.score, finish, beams.n_best) for n in lengths]
-    decoder = Decoder(model, sources, beams.width, max(lengths))
+    decoder = Decoder(model, sources, beams.width, max(lengths), steps)
     tokens = [model.end] * len(sources)
     alive = searches
     while alive:
