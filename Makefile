@@ -24,8 +24,11 @@ demo: $(VENV)/.installed
 	$(BIN)/mmha data get brown
 	$(BIN)/mmha demo
 
+# Two workers, whose threads must not spin while they wait for each other.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # torch.nn's own tests of its attention classes against ours: TORCH_SOURCE is a source tree of torch, given by you.
 test-torch: $(VENV)/.dev
@@ -45,7 +48,7 @@ format: $(VENV)/.dev
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 
 test-all: check native native-sanitized native-thread native-emulated $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The kernels without Python: plain, under AddressSanitizer and UBSan, under ThreadSanitizer, and the instruction sets
 # that this machine lacks.

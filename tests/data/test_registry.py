@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_files_of_several_packages_lie_side_by_side(
     (tmp_path / "package" / "c.txt").write_text("ij")
     change(monkeypatch, entry, also=(str(tmp_path / "more.tgz"),), checksum=registry.digest(tmp_path / "package"))
     assert left(registry.get("set")) == ["a.txt", "b.txt", "c.txt"]
+    assert left(tmp_path / "data") == ["set"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_many_may_fetch_one_set_at_a_time(entry: registry.Entry, tmp_path: Path, damaged: bool) -> None:
+    if damaged:
+        (registry.get("set") / "a.txt").write_text("abd")
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(registry.get, ["set"] * 8))
+    assert folders == [registry.path("set")] * 8
     assert left(tmp_path / "data") == ["set"]
 
 

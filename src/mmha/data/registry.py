@@ -6,6 +6,7 @@ What there is stands in `mmha.data.entries`. Nothing that is fetched is executed
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -122,9 +123,14 @@ def _install(wanted: Entry, kept: Path) -> None:
         if is_here(wanted.name):  # another process was faster
             return
         aside = kept.with_name("replaced")
-        place.rename(aside)
-        shutil.rmtree(aside)
-    kept.rename(place)
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it away
+            place.rename(aside)
+            shutil.rmtree(aside)
+    try:
+        kept.rename(place)
+    except OSError:
+        if not is_here(wanted.name):  # nor has another process put it there meanwhile
+            raise
 
 
 def _one_line(error: Exception) -> str:
