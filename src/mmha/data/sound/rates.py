@@ -1,0 +1,53 @@
+"""From one sample rate to another, by soxr: whole, or block by block with the same result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+
+class Resampler:
+    """Blocks float32 (n, channels) at `source` Hz → blocks at `target` Hz, aligned with them.
+
+    What comes out in all is soxr's of the whole sound, round(N · target / source) samples or nearly so; at equal rates
+    blocks go through untouched.
+    """
+
+    def __init__(self, source: int, target: int, channels: int) -> None:
+        self.channels = channels
+        self._stream = None if source == target else _soxr().ResampleStream(source, target, channels, dtype="float32")
+
+    def push(self, block: Samples) -> Samples:
+        """More of the sound → what is ready of it."""
+        if self._stream is None:
+            return block
+        made: Samples = self._stream.resample_chunk(np.ascontiguousarray(block))
+        return made
+
+    def finish(self) -> Samples:
+        """The rest."""
+        none = np.zeros((0, self.channels), np.float32)
+        if self._stream is None:
+            return none
+        made: Samples = self._stream.resample_chunk(none, last=True)
+        return made
+
+
+def resample(sound: Samples, source: int, target: int) -> Samples:
+    """The whole sound float32 (N, channels) at another rate."""
+    if source == target:
+        return sound
+    made: Samples = _soxr().resample(np.ascontiguousarray(sound), source, target)
+    return made
+
+
+def _soxr() -> Any:
+    try:
+        import soxr
+    except ImportError:
+        raise ImportError('resampling needs soxr: pip install "mmha[speech]"') from None
+    return soxr
