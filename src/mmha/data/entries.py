@@ -226,5 +226,18 @@ ENTRIES: dict[str, Entry] = {
             files=5,
             checksum="c4eadef0b47bd64c9dfc28d4edbf66f05e34e01bab46a2b2bdbdece0f2d255e8",
         ),
+        Entry(
+            name="haxby",
+            what="Haxby 2001, one person's fMRI of objects: half a slice and 25 mm whole brain, 12 runs x 121 volumes",
+            client="pip",
+            package="pymvpa2",
+            version="2.6.5",
+            licence="CC-BY-SA-3.0 (data), MIT (package)",
+            inside="pymvpa2-2.6.5/mvpa2/data",
+            keep=("bold.nii.gz", "mask.nii.gz", "attributes_literal.txt", "haxby2001/*.txt", "haxby2001/*.nii.gz"),
+            size=3_917_448,
+            files=148,
+            checksum="29a944161f8b5549859638840a72efda0b69a47090122c102a4cd341595691a2",
+        ),
     )
 }

@@ -15,8 +15,9 @@ class SelfAttention(nn.Module):
     head_h = softmax over visible keys of (q_h·k_hᵀ/√D) · v_h with q, k, v = x·W_q, x·W_k, x·W_v; out =
     concat(head)·W_o. A token that sees nothing gets the bias of the last projection only, in value and in gradient.
 
-    Shapes: x float32 (B, T, width) → (B, T, width); width = heads · D.
-    Raises: ValueError when heads does not divide width.
+    Args: head_dim, D; None = width / heads.
+    Shapes: x float32 (B, T, width) → (B, T, width).
+    Raises: ValueError when heads does not divide width and no head_dim is given.
     Source: Vaswani et al. (2017), section 3.2.
 
     >>> import torch
@@ -25,13 +26,13 @@ class SelfAttention(nn.Module):
     torch.Size([1, 5, 6])
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, head_dim: int | None = None) -> None:
         super().__init__()
-        if width % heads:
+        if head_dim is None and width % heads:
             raise ValueError(f"`heads`: expected a divisor of width = {width}, got {heads}")
-        self.heads = heads
-        self.project_in = Linear(width, 3 * width)
-        self.project_out = Linear(width, width)
+        self.heads, self.head_dim = heads, head_dim or width // heads
+        self.project_in = Linear(width, 3 * heads * self.head_dim)
+        self.project_out = Linear(heads * self.head_dim, width)
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
         q, k, v = self.split(x)
@@ -46,7 +47,7 @@ class SelfAttention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of the tokens, each (B, H, T, D)."""
-        batch, length, width = x.shape
-        shaped = self.project_in(x).view(batch, length, 3, self.heads, width // self.heads)
+        batch, length, _ = x.shape
+        shaped = self.project_in(x).view(batch, length, 3, self.heads, self.head_dim)
         q, k, v = shaped.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
