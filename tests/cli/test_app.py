@@ -7,6 +7,8 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -15,9 +17,18 @@ from mmha import __version__
 from mmha.cli import app
 from mmha.cli.printing import console
 
-COMMANDS = ("demo", "tag", "generate", "mask", "bench", "info", "data", "train")
-PATHS = [*((name,) for name in COMMANDS), ("data", "list"), ("data", "get"), ("data", "path"), ("train", "tagger")]
 PROGRAM = [sys.executable, "-m", "mmha"]
+
+
+def paths(command: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command and group of commands, by the words that call it."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield (*before, name)
+        yield from paths(below, (*before, name))
+
+
+PATHS = list(paths(typer.main.get_command(app.app)))
+COMMANDS = [path[0] for path in PATHS if len(path) == 1]
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -46,12 +57,23 @@ def test_help_of_a_command_says_what_it_does(path: tuple[str, ...], capsys: pyte
     assert f"Usage: mmha {' '.join(path)}" in text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_has_examples_of_that_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run([name, "--help"]) == 0
-    shown = capsys.readouterr().out.split("Examples:\n")[1].splitlines()
-    assert shown
-    assert [line for line in shown if line.strip() and f"mmha {name}" not in line] == []
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_help_of_a_command_has_examples_of_that_command(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run([*path, "--help"]) == 0
+    _, found, shown = capsys.readouterr().out.partition("Examples:\n")
+    assert found
+    assert [line for line in shown.splitlines() if line.strip() and f"mmha {' '.join(path)}" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("mmha tra", {"train", "translate"}), ("mmha train tagger --enc", {"--encoder"})]
+)
+def test_a_shell_completes_commands_and_options(words: str, completed: set[str]) -> None:
+    asked = {"_MMHA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run(PROGRAM, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == completed
 
 
 @pytest.mark.parametrize("name", ["data", "train"])

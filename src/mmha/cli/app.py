@@ -25,7 +25,6 @@ USER_ERRORS = (ValueError, TypeError, OSError, NotImplementedError, ImportError,
 # Plain help: rich's panels cost another 0.2 s before the first word is read.
 app = typer.Typer(
     name="mmha",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

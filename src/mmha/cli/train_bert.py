@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from mmha.cli import scale
+from mmha.cli.printing import examples
 from mmha.cli.training import check_out, command, fetch
+
+EXAMPLES = examples(
+    "mmha train bert --out runs/bert --minutes 45 --precision bf16-mixed",
+    "mmha train bert my-articles.txt --lines --whole-word --steps 20000",
+    "torchrun --nproc-per-node 2 -m mmha train bert --devices 2 --steps 8000",
+)
 
 Documents = list[tuple[str, ...]]
 STEPS = 10_000

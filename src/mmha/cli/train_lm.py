@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmha.cli.printing import examples
 from mmha.cli.training import bar, check_out, fetch, steps_of
 
 if TYPE_CHECKING:
     from mmha.models.causal_lm import CausalLM, Tokenizer
     from mmha.train.loop import Run, Settings
 
+EXAMPLES = examples(
+    "mmha train lm --out runs/lm --minutes 60",
+    "mmha train lm my-novel.txt my-letters.txt --size small --steps 2000",
+)
 FILE = "causal_lm.json"
 ROUNDS = 20  # how often a run looks at the validation text
 PROBE = 5  # steps that are timed to know how many fit into --minutes

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmha.cli.encoders import load
+from mmha.cli.printing import examples
 from mmha.cli.training import bar, check_out, fetch
 
 if TYPE_CHECKING:
     from mmha.data.sentence import Sentence
+
+EXAMPLES = examples(
+    "mmha train tagger --out runs/tagger",
+    "mmha train tagger --out runs/tagger --resume",
+    "mmha train tagger --size small --train my-train.conllu --dev my-dev.conllu --test my-test.conllu",
+    "mmha train tagger --encoder shipped --share 0.1 --epochs 20",
+)
 
 FILE, TENSORS = "tagger.json", "tagger.safetensors"
 RATE, ENCODER_RATE, HEAD_FACTOR = 2e-3, 5e-4, 4.0

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmha.cli import scale
+from mmha.cli.printing import examples
 from mmha.cli.training import check_out, command, fetch
 
 if TYPE_CHECKING:
     from mmha.data.parallel import Split
 
+EXAMPLES = examples(
+    "mmha train translate --data help-de --out runs/de --minutes 60",
+    "mmha train translate my-pairs.tsv --vocabulary 8000 --out runs/mine",
+)
 STEPS = 8000
 
 
