@@ -34,14 +34,16 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_file_says_how_it_was_made(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(command(pairs, tmp_path / "out", "--steps", "7", "--bits", "8", "--reverse")) == 0
+    assert (
+        app.run(command(pairs, tmp_path / "out", "--steps", "7", "--bits", "8", "--reverse", "--dropout", "0.3")) == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == str(tmp_path / "out" / "seq2seq.json")
     about = json.loads((tmp_path / "out" / "seq2seq.json").read_text())["about"]
     assert {key: value for key, value in result.items() if key != "model"} == about
     assert about["command"] == (
-        f"mmha train translate {pairs} --reverse --size tiny --vocabulary 263 --tokens 137 --threads 1 --bits 8"
-        " --steps 7"
+        f"mmha train translate {pairs} --reverse --size tiny --dropout 0.3 --vocabulary 263 --tokens 137 --threads 1"
+        " --bits 8 --steps 7"
     )
     assert (about["schedule"], about["betas"], about["eps"], about["last"]) == ("noam", [0.9, 0.98], 1e-9, 5)
     assert sum(about["pairs"].values()) + about["repeated_pairs"] == len(pairs.read_text().splitlines())
@@ -51,6 +53,7 @@ def test_the_file_says_how_it_was_made(pairs: Path, tmp_path: Path, capsys: pyte
     }
     model, tokenizer = seq2seq.load(tmp_path / "out")
     assert tokenizer.vocab_size == model.config.vocabulary <= 263
+    assert model.config.dropout == 0.3
     assert tokenizer.encode("ABC") != tokenizer.encode("abc")
 
 
@@ -79,6 +82,7 @@ def test_killed_and_resumed_it_writes_the_same_model(pairs: Path, tmp_path: Path
         (["--size", "bsae"], "`size`: expected 'tiny', 'small', 'base' or 'big', got 'bsae'; did you mean 'base'?"),
         (["--data", "help-es"], "`data`: expected 'help-de', 'help-fr' or 'help-zh', got 'help-es'; did you mean"),
         (["--bits", "4"], "`bits`: expected 8 or 16, got 4"),
+        (["--dropout", "1"], "`--dropout`: expected a number in [0, 1), got 1.0"),
         (["--minutes", "0"], "`minutes`: expected a number > 0, got 0.0"),
         (["--minutes", "3", "--steps", "7"], "`--minutes`: expected no --steps beside it, got --steps 7"),
         (["--minutes", "3", "--devices", "2"], "`--minutes`: expected one process (more take --steps), got 2"),

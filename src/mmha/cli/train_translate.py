@@ -34,6 +34,7 @@ def translate(
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     size: Annotated[str, typer.Option(help="small (some ten thousand sentences), tiny, base or big.")] = "small",
+    dropout: Annotated[float | None, typer.Option(help="Share that is dropped; 0.3 where pairs are few.")] = None,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens of both languages at most.")] = 5000,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of a batch, of both languages.")] = 2048,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to train on.  [default: 8000]")] = None,
@@ -78,6 +79,9 @@ def _check(options: dict[str, Any]) -> None:
 
     checks.one_of("size", options["size"], tuple(BUILDERS))
     checks.one_of("data", options["data"], ("help-de", "help-fr", "help-zh"))
+    dropout = options["dropout"]
+    if dropout is not None:
+        checks.require(0 <= checks.number("--dropout", dropout) < 1, "--dropout", "a number in [0, 1)", str(dropout))
     checks.require(options["bits"] in (8, 16), "bits", "8 or 16", options["bits"])
     several = max(options["devices"] * options["nodes"], processes.world())
     minutes, steps = options["minutes"], options["steps"]

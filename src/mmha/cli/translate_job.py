@@ -70,6 +70,8 @@ class Job:
     def new(self) -> models.Seq2Seq:
         """The untrained model."""
         config = models.BUILDERS[self.options["size"]](self.tokenizer.vocab_size)
+        if self.options["dropout"] is not None:
+            config = replace(config, dropout=self.options["dropout"])
         torch.manual_seed(self.options["seed"])
         return models.Seq2Seq(config)
 
@@ -85,7 +87,7 @@ class Job:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What is trained, beside the settings: a stopped run goes on with the same or not at all."""
-        names = ("reverse", "size", "vocabulary", "tokens")
+        names = ("reverse", "size", "dropout", "vocabulary", "tokens")
         data = ", ".join(map(str, self.options["files"] or ())) or self.options["data"]
         digest = hashlib.sha256(repr((self.parts.train, self.parts.dev)).encode()).hexdigest()[:16]
         return {"data": data, "digest": digest} | {name: self.options[name] for name in names}
