@@ -1,7 +1,7 @@
-"""Put the figures of the `make bench` family into the README and docs/bert.md: python benchmarks/fill_readme.py
+"""Put the figures of the `make bench` family into the README and the docs: python benchmarks/fill_readme.py
 
-Everything between the two `bench` comments, and likewise `decode`, `end_to_end` and the names in `PAGES`, is replaced
-by what the files in results/ say, so that no figure is ever typed. What has no results yet stays as it is.
+Everything between the two comments of a name in `PAGES` is replaced by what the files in results/ say, so that no
+figure is ever typed. What has no results yet stays as it is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from typing import Any
 import bert_section
 import decode_section
 import end_to_end_section
+import headline_section
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-BERT = HERE.parent / "docs" / "bert.md"
-PAGES = {"bert": BERT, "bert_twin": BERT}
-"""The page of a section, where that is not the README."""
+PAGES = {
+    "headline": "README.md",
+    "bench": "docs/speed.md",
+    "decode": "docs/speed.md",
+    "end_to_end": "docs/speed.md",
+    "bert": "docs/bert.md",
+    "bert_twin": "docs/bert.md",
+}
+"""The page of each section."""
 KINDS = {
     "dense": "no mask",
     "causal": "causal",
@@ -102,6 +108,8 @@ def sections(results: Path) -> dict[str, str]:
     """What belongs between the comments of each name, from the runs that are there."""
     runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
     made = {"bench": section(runs["bench"])} if "bench" in runs else {}
+    if {"bench", "decode_peers"} <= set(runs):
+        made["headline"] = headline_section.section(runs["bench"], runs["decode_peers"])
     if {"decode_peers", "generation"} <= set(runs):
         made["decode"] = decode_section.section(runs["decode_peers"], runs["generation"])
     if "end_to_end" in runs:
@@ -116,7 +124,7 @@ def sections(results: Path) -> dict[str, str]:
 def main(results: Path) -> None:
     """Replace the sections of the pages."""
     for name, made in sections(results).items():
-        page = PAGES.get(name, README)
+        page = HERE.parent / PAGES[name]
         text = page.read_text(encoding="utf-8")
         parts = re.fullmatch(rf"(.*<!-- {name} -->\n).*(\n<!-- /{name} -->.*)", text, re.DOTALL)
         if parts is None:

@@ -24,7 +24,9 @@ def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "visible" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["bert.md", "exclude_self.md", "huggingface.md", "translation.md"])
+@pytest.mark.parametrize(
+    "page", ["bert.md", "exclude_self.md", "huggingface.md", "language_model.md", "tagging.md", "translation.md"]
+)
 def test_code_in_the_docs_prints_what_stands_beside_it(
     page: str, capsys: pytest.CaptureFixture[str], one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,14 +45,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str, Any]) -> None:
     # `make bench` and `make bench-decode` write the files, fill_readme.py the sections: none is changed alone.
     made = script["sections"](ROOT / "benchmarks" / "results")
-    assert {path.name for path in (script["README"], *script["PAGES"].values())} == {"README.md", "bert.md"}
     for name, section in made.items():
-        text = script["PAGES"].get(name, script["README"]).read_text(encoding="utf-8")
+        text = (ROOT / script["PAGES"][name]).read_text(encoding="utf-8")
         assert f"<!-- {name} -->\n{section}\n<!-- /{name} -->" in text, name
-    assert "bench" in made
+    assert {"headline", "bench"} <= set(made)
 
 
-def test_figures_in_the_readme_are_rows_of_the_table(script: dict[str, Any]) -> None:
+def test_figures_on_the_page_of_speed_are_rows_of_the_table(script: dict[str, Any]) -> None:
     cases = {case.name: case for case in CASES}
     assert len(script["SHOWN"]) == len(set(script["SHOWN"])) <= 22
     shown = [cases[name] for name in script["SHOWN"]]
@@ -59,7 +60,7 @@ def test_figures_in_the_readme_are_rows_of_the_table(script: dict[str, Any]) -> 
     assert [case.name for case in shown if case.threads] == [shown[-1].name]  # the sentence above the table says so
 
 
-def test_the_table_of_the_readme_is_written_from_a_run(script: dict[str, Any]) -> None:
+def test_the_table_of_attention_is_written_from_a_run(script: dict[str, Any]) -> None:
     rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
     run = record(Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0}), rows)
     sentence, _, *table = script["section"](run).splitlines()
@@ -69,6 +70,18 @@ def test_the_table_of_the_readme_is_written_from_a_run(script: dict[str, Any]) -
     figures = "| 1471 | 0.0264 | 55708.33 | 969697 | 484848% |"
     assert f"| forward, 8 documents | float32 | 1 × 8 | 4096 {figures}" in table
     assert f"| forward, causal | float32 | 1 × 8/2 | 1 × 8192 {figures}" in table
+
+
+def test_the_headline_sets_both_sides_of_a_row_beside_each_other(script: dict[str, Any]) -> None:
+    headline = script["headline_section"]
+    rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
+    run = record(Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0}), rows)
+    times = {"torch": 6.6, "mmha": 2.2}
+    sides = [{"side": f"{who} {dtype}", "ms": ms} for who, ms in times.items() for dtype in headline.DECODE]
+    shape = dict(zip(("batch", "heads", "kv_heads", "dim", "k_len"), headline.DECODED, strict=True), sides=sides)
+    *_, first, _, last = headline.section(run, {"measured": run["measured"], "shapes": [shape]}).splitlines()
+    assert first == "| a call on 16 tokens, one thread | 1471 | 0.0264 | 5.6e+04 |"
+    assert last == "| one new token, 16,384 cached in bfloat16 | 6.6 | 2.2 | 3 |"
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
