@@ -32,7 +32,8 @@ def section(bench: Mapping[str, Any], peers: Mapping[str, Any]) -> str:
             f"Milliseconds beside `scaled_dot_product_attention` of torch {torch} on "
             f"{machine['cpu']}, 2 threads, {isa} kernels; both in turns within one run, medians. "
             f"8 heads of 64, for new tokens 32 heads of 128 on 8 of the cache. "
-            f"`make bench` ({bench['measured'][:10]}) and `make bench-decode` ({peers['measured'][:10]}) print all rows; [Speed](docs/speed.md) has more of them, "
+            f"`make bench` ({bench['measured'][:10]}) and "
+            f"`make bench-decode` ({peers['measured'][:10]}) print all rows; [Speed](docs/speed.md) has more of them, "
             "other peers, whole models, and where we are behind.",
             "",
             "| work | torch | mmha | times as fast |",
