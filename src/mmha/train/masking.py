@@ -68,13 +68,16 @@ class Masking:
         checks.integer("vocabulary", self.vocabulary, minimum=1)
         checks.require(len(self._words) > 0, "vocabulary", "words beside the markers", self.vocabulary)
 
-    def __call__(self, tokens: Sequence[int] | Ints, generator: np.random.Generator) -> Masked:
+    def __call__(
+        self, tokens: Sequence[int] | Ints, generator: np.random.Generator, places: Ints | None = None
+    ) -> Masked:
         """The sequence with its chosen tokens hidden, as the generator has it; none of no words.
 
-        Args: tokens int (length,), markers included: they count for the length, as in the original.
+        Args: tokens int (length,), markers included: they count for the length, as in the original. places, ascending:
+            those that somebody has chosen; None = chosen here.
         """
         seen = np.array(tokens, np.int64)
-        places = self._places(seen, generator)
+        places = self._places(seen, generator) if places is None else places
         labels = seen[places]
         fate = generator.random(len(places))
         any_word = self._words[generator.integers(len(self._words), size=len(places))]

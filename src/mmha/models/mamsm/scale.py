@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ class Scale:
     low: float
     high: float
     step: float = 0.001
+    pad: ClassVar[int] = PAD
+    cls: ClassVar[int] = CLS
+    sep: ClassVar[int] = SEP
+    mask: ClassVar[int] = MASK
 
     def __post_init__(self) -> None:
         low, high = checks.number("low", self.low), checks.number("high", self.high)
@@ -40,15 +44,15 @@ class Scale:
         fits = 0 < step <= 1 and abs(1 / step - round(1 / step)) < 1e-6
         checks.require(fits, "step", "1 / n of the range, n a whole number", step)
 
-    @classmethod
-    def of(cls, values: Any, step: float = 0.001) -> Scale:
+    @staticmethod
+    def of(values: Any, step: float = 0.001) -> Scale:
         """The scale from the lowest to the highest of the values.
 
         Raises: ValueError when they are all equal, or not finite.
         """
         given = np.asarray(values)
         checks.require(given.size > 0, "values", "at least two values", "none")
-        return cls(float(given.min()), float(given.max()), step)
+        return Scale(float(given.min()), float(given.max()), step)
 
     @property
     def steps(self) -> int:
