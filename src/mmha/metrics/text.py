@@ -1,4 +1,4 @@
-"""Figures that judge a model: what was right, of how many."""
+"""Figures that judge a model of text: what was right, of how many; how near a translation is to another."""
 
 from __future__ import annotations
 
