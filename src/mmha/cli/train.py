@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mmha.cli import train_bert, train_lm, train_tagger, train_translate
+from mmha.cli import train_bert, train_lm, train_speech, train_tagger, train_translate
 from mmha.cli.printing import examples
 
 app = typer.Typer(
@@ -23,6 +23,9 @@ app.command("translate", short_help="Train a translator on pairs of sentences.",
 app.command(
     "lm", short_help="Train a causal language model on your texts, or on Shakespeare.", epilog=train_lm.EXAMPLES
 )(train_lm.lm)
+app.command("speech", short_help="Train a speech enhancer on speech and noise.", epilog=train_speech.EXAMPLES)(
+    train_speech.speech
+)
 app.command(
     "bert", short_help="Pretrain BERT on your texts, on the Brown corpus or on Shakespeare.", epilog=train_bert.EXAMPLES
 )(train_bert.bert)

@@ -38,12 +38,14 @@ def fetch(name: str) -> Path:
 def command(context: typer.Context) -> str:
     """The command line that trains this model again; --minutes has become --steps by then."""
     left_out = ("context", "files", "out", "resume", "json", "minutes", "steps")
-    words = [*context.command_path.split(), *map(str, context.params["files"] or ())]
+    words = [*context.command_path.split(), *map(str, context.params.get("files") or ())]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         if parameter.name in left_out or value == parameter.default:
             continue
-        words += [f"--{str(parameter.name).replace('_', '-')}", *([] if value is True else [str(value)])]
+        option = f"--{str(parameter.name).replace('_', '-')}"
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            words += [option, *([] if one is True else [str(one)])]
     return " ".join(words)
 
 

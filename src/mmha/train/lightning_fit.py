@@ -158,8 +158,11 @@ class Training(pl.LightningModule):
         return value * (settings.accumulate * processes.world())
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        if self.run.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.call.parameters(), self.run.settings.clip)
+        settings = self.run.settings
+        if settings.clip_value is not None:
+            nn.utils.clip_grad_value_(self.call.parameters(), settings.clip_value)
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.call.parameters(), settings.clip)
 
     def on_train_batch_end(self, outputs: Any, part: Part, index: int) -> None:
         if not part.last:

@@ -20,7 +20,8 @@ class Settings:
         steps: optimizer steps in all. rounds: how often to score, at equal distances, the last time at the end.
         rate: the highest learning rate, reached after `warmup` steps. schedule: "linear" falls to 0 at the last step,
             "noam" with 1 / √step, both after a linear rise.
-        clip: the largest norm of all gradients together; None leaves them as they are.
+        clip: the largest norm of all gradients together; None leaves them as they are. clip_value: the largest absolute
+            value of each number of a gradient, None likewise.
         average: decay of a running mean of the weights, a step; 0 is none. last: what is scored and kept is the mean of
             the weights at the ends of so many last rounds.
         accumulate: parts of a step that a process computes one after the other. precision: "32-true" or "bf16-mixed"
@@ -47,6 +48,7 @@ class Settings:
     eps: float = 1e-6
     weight_decay: float = 0.01
     clip: float | None = 1.0
+    clip_value: float | None = None
     average: float = 0.0
     last: int = 1
     save_every: float = 60.0
@@ -68,6 +70,9 @@ class Settings:
         checks.require(0 <= checks.number("average", self.average) < 1, "average", "0 <= average < 1", self.average)
         if self.clip is not None:
             checks.require(checks.number("clip", self.clip) > 0, "clip", "a norm > 0 or None", self.clip)
+        if self.clip_value is not None:
+            positive = checks.number("clip_value", self.clip_value) > 0
+            checks.require(positive, "clip_value", "a number > 0 or None", self.clip_value)
         checks.one_of("schedule", self.schedule, ("linear", "noam"))
         checks.one_of("precision", self.precision, ("32-true", "bf16-mixed"))
         checks.one_of("strategy", self.strategy, ("auto", "ddp", "fsdp"))

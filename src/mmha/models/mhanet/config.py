@@ -9,6 +9,8 @@ from typing import Any
 from mmha import checks
 from mmha.models.mhanet.frames import BINS
 
+SHIPPED = Path(__file__).parents[2] / "weights" / "mhanet.json"
+
 
 @dataclass(frozen=True)
 class Config:

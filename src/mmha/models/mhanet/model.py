@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmha import checkpoint, checks, masks
 from mmha.cache import KVCache
-from mmha.models.mhanet.config import Config, read_config
+from mmha.models.mhanet.config import SHIPPED, Config, read_config
 from mmha.models.mhanet.frames import BINS
 from mmha.models.mhanet.snr import Statistics
 from mmha.ops import attention
@@ -148,14 +148,15 @@ class MHANet(nn.Module):
             checks.require(len(caches) == len(self.blocks), "caches", f"one a block = {len(self.blocks)}", len(caches))
 
 
-def loss(logits: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+def loss(logits: Tensor, target: Tensor, lengths: Tensor, reduction: str = "mean") -> Tensor:
     """−mean over real frames and all bins of ξ̄·log p + (1 − ξ̄)·log(1 − p), p = σ(logits): binary cross-entropy.
 
     Args: logits, target float32 (B, T, 257); lengths int (B,): what lies beyond a row's length weighs nothing, whatever
-        stands there. A silent frame is no padding: it weighs as much as any.
+        stands there. A silent frame is no padding: it weighs as much as any. reduction, "mean", or "sum" without the
+        division.
     """
     real = torch.arange(logits.shape[1]) < lengths[:, None]
-    return nn.functional.binary_cross_entropy_with_logits(logits[real], target[real])
+    return nn.functional.binary_cross_entropy_with_logits(logits[real], target[real], reduction=reduction)
 
 
 def save(model: MHANet, path: Path, about: dict[str, Any], name: str | None = None) -> None:
@@ -165,8 +166,8 @@ def save(model: MHANet, path: Path, about: dict[str, Any], name: str | None = No
     checkpoint.save(path, state, {"model": "mhanet", "about": about, "config": asdict(model.config)}, name)
 
 
-def load(path: Path) -> MHANet:
-    """The network of a checkpoint.
+def load(path: Path = SHIPPED) -> MHANet:
+    """The network of a checkpoint, of the shipped one without a path.
 
     Raises: FileNotFoundError when it is not there, ValueError when it is damaged or of another model.
     """
