@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mmha.models.mamsm.attended import features, moving_average, window
+from mmha.models.mamsm.autoencoder import Autoencoder
 from mmha.models.mamsm.config import BUILDERS, Config, published, small
 from mmha.models.mamsm.files import load, save
 from mmha.models.mamsm.model import MAMSM, begin_smooth
@@ -15,12 +17,16 @@ __all__ = [
     "PAD",
     "SEP",
     "SPECIAL",
+    "Autoencoder",
     "Config",
     "Scale",
     "begin_smooth",
+    "features",
     "frame",
     "load",
+    "moving_average",
     "published",
     "save",
     "small",
+    "window",
 ]
