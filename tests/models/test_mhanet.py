@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmha.models import mhanet
 from mmha.models.mhanet import frames
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = mhanet.Config(width=22, layers=2, heads=2, hidden=13, window=5)
 
 
@@ -105,6 +106,33 @@ def offline(enhancer: mhanet.Enhancer, x: Tensor) -> Tensor:
     return frames.sound(seen * factor, len(x))
 
 
+@pytest.mark.parametrize("rate", [16000, 11025, 48000])
+@pytest.mark.parametrize("samples", [0, 1, 397, 5003])
+def test_a_recording_comes_back_as_long_as_it_is_channel_by_channel(rate: int, samples: int) -> None:
+    enhancer = mhanet.Enhancer(model())
+    x = noise(3 * samples).view(3, samples)
+    whole = enhancer.enhance(x, rate)
+    assert whole.shape == (3, samples)
+    for row, alone in zip(whole, x, strict=True):
+        assert torch.allclose(row, enhancer.enhance(alone, rate), atol=1e-5)
+    recording = mhanet.Recording(enhancer, rate, 3)
+    pieces = [recording.push(piece) for piece in x.split(311, 1)]
+    assert torch.allclose(torch.cat([*pieces, recording.finish()], 1), whole, atol=1e-5)
+
+
+def test_a_recording_of_another_rate_is_aligned() -> None:
+    class Open(mhanet.MHANet):
+        def forward(self, magnitudes: Tensor, *rest: object) -> Tensor:  # type: ignore[override]
+            return torch.full_like(magnitudes, 30.0)  # all is speech: what goes in comes out
+
+    net = Open(TINY)
+    net.deviation.fill_(25)
+    t = torch.arange(9000) / 22050
+    x = 0.3 * torch.sin(2 * torch.pi * 437 * t)
+    found = mhanet.Enhancer(net).enhance(x, 22050)
+    assert (found - x)[800:-800].abs().max() < 2e-3
+
+
 def test_a_sample_is_out_512_samples_after_it_came_in_and_not_earlier() -> None:
     enhancer = mhanet.Enhancer(model())
     quiet, heard = noise(4096), noise(4096)
@@ -165,8 +193,21 @@ def test_a_checkpoint_comes_back_with_its_statistics(tmp_path: Path) -> None:
         (lambda: mhanet.Enhancer(model(), window=6), "`window`: expected an integer >= 1 and <= 5, got 6"),
         (lambda: mhanet.Enhancer(model()).enhance(torch.tensor([torch.nan])), "`sound`: expected finite numbers"),
         (
-            lambda: mhanet.Enhancer(model()).enhance(torch.zeros(2, 3)),
+            lambda: mhanet.Enhancer(model()).stream().push(torch.zeros(2, 3)),
             r"`sound`: expected shape \(samples,\), got \(2, 3\)",
+        ),
+        (
+            lambda: mhanet.Enhancer(model()).stream(2).push(torch.zeros(3, 5)),
+            r"`sound`: expected shape \(2, samples\), got \(3, 5\)",
+        ),
+        (
+            lambda: mhanet.Enhancer(model()).enhance(torch.zeros(2, 3, 5)),
+            r"`sound`: expected shape \(channels, samples\), got \(2, 3, 5\)",
+        ),
+        (lambda: mhanet.Enhancer(model()).enhance(torch.zeros(65, 1)), "`channels`: expected .* <= 64, got 65"),
+        (
+            lambda: mhanet.Enhancer(model()).enhance(torch.tensor([-2e9])),
+            r"`sound`: expected finite numbers up to 1e9 \(full scale is 1\), got 2e\+09",
         ),
         (lambda: mhanet.Config(10, 1, 3, 7), "`heads`: expected a divisor of width = 10, got 3"),
         (lambda: mhanet.Config(10, 1, 2, 7, window=3, causal=False), "`window`: expected None without causal, got 3"),

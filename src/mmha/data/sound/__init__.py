@@ -6,7 +6,8 @@ Samples are float32 with full scale 1. All of it needs the extra `speech`.
 
 from __future__ import annotations
 
-from mmha.data.sound.rates import Resampler, resample
-from mmha.data.sound.reading import Info, Reader, info, read
+from mmha.data.sound.reading import ENDINGS, Info, Reader, info, read
+from mmha.data.sound.writing import Writer, output_suffix
+from mmha.resampling import Resampler, resample
 
-__all__ = ["Info", "Reader", "Resampler", "info", "read", "resample"]
+__all__ = ["ENDINGS", "Info", "Reader", "Resampler", "Writer", "info", "output_suffix", "read", "resample"]

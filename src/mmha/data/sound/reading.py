@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmha.data.sound.rates import resample
+from mmha.data.sound import flac
 from mmha.data.sound.whole import missing
+from mmha.resampling import resample
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 14  # samples a channel that are held at a time
@@ -27,6 +28,8 @@ CONTAINERS = {
     ".mka": "matroska",
     ".webm": "matroska",
 }
+#: Endings of files that are looked for in folders.
+ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf", ".au", *CONTAINERS)
 KINDS = "sound (WAV, FLAC, OGG, MP3, AIFF, G.722 as .g722, ...)"
 
 
@@ -80,7 +83,7 @@ class Reader:
         self.path = path
         with path.open("rb"):  # what is not there or may not be read is said by the system itself
             pass
-        self._source = _Container(path) if path.suffix.lower() in CONTAINERS else _Sndfile(path)
+        self._source = _source(path)
         self.info: Info = self._source.info
 
     def __enter__(self) -> Reader:
@@ -103,6 +106,28 @@ class Reader:
             yield block
         if done < (self.info.frames if self._source.exact else min(1, self.info.frames)):
             raise ValueError(f"{self.path}: expected {self.info.frames} samples, got {done}: the file is cut off")
+
+
+def _source(path: Path) -> _Sndfile | _Container | _Empty:
+    if path.suffix.lower() in CONTAINERS:
+        return _Container(path)
+    empty = flac.read_empty(path)
+    return _Sndfile(path) if empty is None else _Empty(Info(empty[0], empty[1], 0, "FLAC", f"PCM_{empty[2]}"))
+
+
+class _Empty:
+    """A FLAC file without samples, which libsndfile takes for none."""
+
+    exact = True
+
+    def __init__(self, info: Info) -> None:
+        self.info = info
+
+    def blocks(self, size: int) -> Iterator[Samples]:
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 class _Sndfile:

@@ -130,15 +130,20 @@ class MHANet(nn.Module):
         sizes = (batch, self.config.heads, window + frames, self.config.head_dim)
         return [KVCache(*sizes, window=window) for _ in self.blocks]
 
-    def weights(self, magnitudes: Tensor, layer: int = -1) -> Tensor:
-        """How much each frame looks at each other in a block: float32 (B, H, T, T)."""
+    def look(self, magnitudes: Tensor, window: int | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and how much each frame looked at each other in each block: float32 (B, T, T).
+
+        The weights are the mean of the heads. window: the frames that a frame sees; None = the model's.
+        """
+        mask = self.sight if window is None else masks.Window(window - 1)
         x = torch.relu(self.norm(self.project_in(magnitudes)))
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
-        which = range(len(blocks))[layer]
-        for block in blocks[:which]:
-            x = block(x, self.sight)
-        found: Tensor = attention(*blocks[which].attention.split(x), self.sight, return_weights=True)[1]
-        return found
+        seen = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            seen.append(attention(*block.attention.split(x), mask, return_weights=True)[1].mean(1))
+            x = block(x, mask)
+        out: Tensor = self.project_out(x)
+        return out, seen
 
     def _check(self, magnitudes: Tensor, caches: Sequence[KVCache] | None) -> None:
         checks.dtype_in("magnitudes", magnitudes, ("float32", "bfloat16"))

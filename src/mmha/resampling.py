@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmha import checks
+
+LOWEST, HIGHEST = 1000, 768_000  # Hz
 Samples = NDArray[np.float32]
 
 
@@ -15,9 +18,16 @@ class Resampler:
 
     What comes out in all is soxr's of the whole sound, round(N · target / source) samples or nearly so; at equal rates
     blocks go through untouched.
+
+    Raises: ValueError for rates below 1 or above 768 kHz. ImportError naming the extra.
+
+    >>> to_half = Resampler(16000, 8000, channels=2)
+    >>> len(to_half.push(np.zeros((500, 2), np.float32))) + len(to_half.finish())
+    250
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
+        _check(source, target)
         self.channels = channels
         self._stream = None if source == target else _soxr().ResampleStream(source, target, channels, dtype="float32")
 
@@ -38,11 +48,17 @@ class Resampler:
 
 
 def resample(sound: Samples, source: int, target: int) -> Samples:
-    """The whole sound float32 (N, channels) at another rate."""
+    """The whole sound float32 (N, channels) at another rate. Raises: as `Resampler`."""
+    _check(source, target)
     if source == target:
         return sound
     made: Samples = _soxr().resample(np.ascontiguousarray(sound), source, target)
     return made
+
+
+def _check(*rates: int) -> None:
+    for rate in rates:
+        checks.integer("rate", rate, LOWEST, HIGHEST)
 
 
 def _soxr() -> Any:
