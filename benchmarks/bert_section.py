@@ -1,4 +1,4 @@
-"""The tables of docs/bert.md, from what bert.py and bert_twin.py wrote: for fill_readme.py."""
+"""The tables of docs/bert.md, from what bert.py, bert_twin.py and tagging_transfer.py wrote: for fill_readme.py."""
 
 from __future__ import annotations
 
@@ -59,6 +59,34 @@ def twin(run: Mapping[str, Any]) -> str:
             *(row for dropout, runs in groups.items() for row in _rows(dropout, runs)),
         ]
     )
+
+
+def transfer(run: Mapping[str, Any]) -> str:
+    """How many test words each tagger gets right, by the share of the data that it learned from."""
+    groups: dict[float, dict[str, list[Mapping[str, Any]]]] = {}
+    for row in run["rows"]:
+        groups.setdefault(row["share"], {}).setdefault(row["side"], []).append(row)
+    return "\n".join(
+        [
+            f"Of {run['rows'][0]['test_words']:,} test words; `make bench-tagging-transfer` on {run['measured'][:10]}, "
+            f"{run['machine']['cpu']}, {run['threads']} thread{'s' * (run['threads'] > 1)}. *Fewer errors* is what "
+            "pretraining takes off those of the network from scratch; ± is the deviation between draws of the share.",
+            "",
+            "| share | words | steps | CRF | from scratch | **pretrained** | fewer errors |",
+            "|---|" + "---:|" * 6,
+            *(_transferred(share, sides) for share, sides in groups.items()),
+        ]
+    )
+
+
+def _transferred(share: float, sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The row of a share."""
+    first = sides["pretrained"][0]
+    draws = f", {len(sides['pretrained'])} draws" if len(sides["pretrained"]) > 1 else ""
+    wrong = {side: 1 - statistics.mean(row["test"] for row in rows) for side, rows in sides.items()}
+    cells = [f"{first['words']:,}", f"{first['steps']:,}"]
+    cells += [_spread(sides[side], "test", ".2%") for side in ("CRF", "from scratch", "pretrained")]
+    return f"| {share:.0%}{draws} | {' | '.join(cells)} | {1 - wrong['pretrained'] / wrong['from scratch']:.0%} |"
 
 
 def _both(one: Mapping[str, Any]) -> tuple[Any, Any]:

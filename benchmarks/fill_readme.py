@@ -25,6 +25,7 @@ PAGES = {
     "end_to_end": "docs/speed.md",
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
+    "tagging_transfer": "docs/bert.md",
 }
 """The page of each section."""
 KINDS = {
@@ -118,6 +119,8 @@ def sections(results: Path) -> dict[str, str]:
         made["bert"] = bert_section.section(runs["bert"])
     if "bert_twin" in runs:
         made["bert_twin"] = bert_section.twin(runs["bert_twin"])
+    if "tagging_transfer" in runs:
+        made["tagging_transfer"] = bert_section.transfer(runs["tagging_transfer"])
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_texts_are_printed_a_line_each_or_as_json(folder: Path, capsys: pytest.C
     found = json.loads(run(capsys, folder, *TEXTS[:3], "--json")[0])
     assert [one["text"] for one in found["embeddings"]] == TEXTS[:3]
     np.testing.assert_allclose([one["vector"] for one in found["embeddings"]], expected, atol=1e-6)
+
+
+def test_the_encoder_that_ships_finds_the_nearest_line_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMHA_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
+    texts = ["the train leaves at noon", "he said that he would not pay", "a cat sat there"]
+    (tmp_path / "notes.txt").write_text("\n".join(texts))
+    arguments = ["--file", str(tmp_path / "notes.txt"), "--query", "trains leave in the morning", "--json"]
+    assert app.run(["embed", "--model", "shipped", *arguments]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    found = embed(*load(), [*texts, "trains leave in the morning"]).vectors
+    scores = (found[:3] @ found[3]).tolist()
+    assert [one["line"] for one in results] == sorted((1, 2, 3), key=lambda line: -scores[line - 1])
+    assert [one["score"] for one in results] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
 
 
 def test_standard_input_is_read_by_lines(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from mmha.cli import app
-from mmha.models.bert import Bert, Config, Tokenizer, save
+from mmha.models.bert import Bert, Config, Tokenizer, load, save
 from mmha.models.bert.filling import fill, looks
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##s", "sat", "cat", "!"]
@@ -74,6 +75,23 @@ def test_a_text_and_its_probabilities(
         for row, candidate in zip(shown["candidates"], blank.candidates, strict=True):
             assert (row["token"], row["number"]) == (candidate.token, candidate.number)
             assert row["probability"] == pytest.approx(candidate.probability, abs=1e-6)
+
+
+def test_the_model_that_ships_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMHA_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
+    assert app.run(["fill-mask", "the [MASK] sat"]) == 0
+    said = capsys.readouterr()
+    (filling,) = fill(*load(), ["the [MASK] sat"])
+    title, *lines = said.out.splitlines()
+    assert (title, said.err) == ("the [MASK] sat", "")
+    assert [line.split()[:2] for line in lines] == [
+        [candidate.token, f"{100 * candidate.probability:.1f}"] for candidate in filling.blanks[0].candidates
+    ]
+    assert len(lines) == 5
+    assert not list(tmp_path.iterdir())
 
 
 def test_lines_keep_their_order_and_empty_ones_stay_empty(

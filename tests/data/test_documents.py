@@ -34,6 +34,11 @@ def test_scenes_are_documents(tmp_path: Path) -> None:
     ]
 
 
+def test_sentences_a_line_are_cut_at_the_ends_of_lines_alone() -> None:
+    content = "One\u2028goes on.\r\nTwo\x0c\rThree\x85.\n\r\n\x1eFour\n"
+    assert documents.lines(content) == [("One goes on.", "Two", "Three ."), ("Four",)]
+
+
 @pytest.mark.network
 def test_the_corpora_are_cut_into_what_they_hold(fetched: Callable[[str], Path]) -> None:
     files = brown.files(fetched("brown"))[:7]

@@ -102,6 +102,8 @@ X = torch.zeros(7, dtype=torch.int64)
         ((X + 101, [7]), ValueError, "`tokens`: expected numbers from 0 to 100, got 101 to 101"),
         ((X, [5]), ValueError, "`lengths`: expected lengths of sum N = 7, got sum 5"),
         ((X, [18]), ValueError, "`lengths`: expected sequences of at most 17 tokens, got 18"),
+        ((X, 7), ValueError, "`lengths`: expected integers of shape (B,), got shape ()"),
+        ((X, None), TypeError, "`lengths`: expected integers of shape (B,), got None"),
         ((X, [-1, 8]), ValueError, "`lengths`: expected integers >= 0, got -1"),
         ((X, [7], X[:5]), ValueError, "`segments`: expected shape (N,) = (7,), got (5,)"),
         ((X, [7], X + 2), ValueError, "`segments`: expected numbers from 0 to 1, got 2 to 2"),
@@ -116,6 +118,24 @@ def test_bad_input_is_named(arguments: tuple[Any, ...], error: type[Exception], 
 def test_a_sequence_without_tokens_has_no_first_one() -> None:
     with pytest.raises(ValueError, match=r"^`lengths`: expected sequences of at least one token, got list \[7, 0\]$"):
         make().pool(torch.zeros(7, 42), [7, 0])
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "error", "message"),
+    [
+        ("pool", (X.float()[:, None], [7]), ValueError, "`hidden`: expected shape (N, width) = (N, 42), got (7, 1)"),
+        ("pool", (torch.zeros(7, 42), [3, 5]), ValueError, "`lengths`: expected lengths of sum N = 7, got sum 8"),
+        ("words", (torch.zeros(42),), ValueError, "`hidden`: expected shape (M, width) = (M, 42), got (42,)"),
+        ("next", (torch.zeros(3, 41),), ValueError, "`pooled`: expected shape (B, width) = (B, 42), got (3, 41)"),
+        ("next", ([3],), TypeError, "`pooled`: expected a tensor (B, width), got list [3]"),
+    ],
+)
+def test_heads_name_what_does_not_fit(
+    part: str, arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        getattr(make(), part)(*arguments)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
@@ -169,6 +189,16 @@ def test_a_saved_model_comes_back_rounded_to_16_bits(tmp_path: Path, config: Con
     assert not found.training
     assert all(weight.requires_grad for weight in found.parameters())
     assert json.loads((tmp_path / "bert.json").read_text("utf-8"))["about"] == {"note": "é"}
+
+
+def test_weights_that_16_bits_cannot_hold_are_not_saved(tmp_path: Path) -> None:
+    model = make()
+    model.layers[1].linear1.bias.data[3] = -65520.0  # rounds to infinity
+    with pytest.raises(
+        ValueError, match=r"^`model`: expected weights of at most 65,504, got larger in layers\.1\.linear1"
+    ):
+        save(model, Tokenizer.of(PIECES), tmp_path / "bert.json", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

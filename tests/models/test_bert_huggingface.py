@@ -173,8 +173,19 @@ def test_sizes_that_are_not_those_of_the_file_are_refused(folder: Path, change: 
 
 def _untied(folder: Path) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": False}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": 0}))
     _rewritten(folder, {"cls.predictions.decoder.weight": torch.zeros(101, 42)})
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _unknown(path: Path) -> None:
+    definition = Tokenizer.of(PIECES).definition
+    definition["model"]["unk_token"] = "[none]"
+    path.write_text(json.dumps(definition))
 
 
 def _rewritten(folder: Path, changes: dict[str, Any]) -> None:
@@ -212,6 +223,9 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: (f / "vocab.txt").unlink(), "expected tokenizer.json or vocab.txt in it, got neither"),
     (lambda f: (f / "vocab.txt").write_text("a\na\n"), "vocab.txt: expected a tokenizer, got another thing (`pieces`"),
     (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: expected a tokenizer, got another thing ("),
+    (lambda f: _folder(f / "model.safetensors"), "model.safetensors'"),
+    (lambda f: _folder(f / "vocab.txt"), "vocab.txt'"),
+    (lambda f: _unknown(f / "tokenizer.json"), "tokenizer.json: expected a tokenizer, got another thing (`definition`"),
     (lambda f: (f / "model.safetensors").unlink(), "expected model.safetensors or pytorch_model.bin in it, got nei"),
     (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors: expected safetensors, got a damaged"),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), "model.safetensors: expected safetensors, got a d"),

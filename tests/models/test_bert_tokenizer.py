@@ -99,6 +99,26 @@ def test_numbers_with_gaps_are_refused() -> None:
         Tokenizer(definition)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"unk_token": "[UNKNOWN]"}}, "a tokenizer of every text, got another (WordPiece error: Missing"),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},  # at which the library panics
+            "the content of a tokenizer.json, got another (Precompiled: ",
+        ),
+    ],
+)
+def test_what_the_library_fails_at_is_one_line(change: dict[str, dict[str, str]], message: str) -> None:
+    definition = Tokenizer.of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]).definition
+    for name, parts in change.items():
+        definition[name] |= parts
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Tokenizer(definition)
+    assert str(caught.value).startswith(f"`definition`: expected {message}")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("text", "error"), [(3, TypeError), ("a\ud800", ValueError)])
 def test_what_is_no_text_is_named(trained: Tokenizer, text: str, error: type[Exception]) -> None:
     for method in (trained.encode, trained.offsets):

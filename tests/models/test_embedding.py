@@ -60,6 +60,27 @@ def test_no_texts_give_no_vectors() -> None:
     assert embed(model, tokenizer, [""]).vectors.tolist() == [[0.0] * 6]
 
 
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-6), (torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_512_texts_are_embedded_as_each_alone_in_every_precision(dtype: torch.dtype, allowed: float) -> None:
+    tokenizer = Tokenizer.of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"])
+    model = Bert(Config(7, 22, 2, 2, 5, positions=13)).eval()
+    texts = ["ab  " * 3 + "a b " * (n % 7) for n in range(512)]
+    exact = torch.cat([embed(model, tokenizer, [text]).vectors for text in texts[:7]])
+    found = embed(model.to(dtype), tokenizer, texts).vectors
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact[torch.arange(512) % 7], rtol=0.0, atol=allowed)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(512))  # also where the model has 8 bits
+
+
+def test_a_model_without_room_for_a_token_is_refused() -> None:
+    tokenizer = Tokenizer.of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])
+    with pytest.raises(ValueError, match=r"^`model`: expected one with at least 3 positions, got 2$"):
+        embed(Bert(Config(6, 6, 1, 2, 5, positions=2)), tokenizer, ["a"])
+    assert embed(Bert(Config(6, 6, 1, 2, 5, positions=3)), tokenizer, ["a", "a a"]).cut == [1]
+    with pytest.raises(TypeError, match=r"^`texts`: expected a sequence of texts, got str 'aa'$"):
+        embed(Bert(Config(6, 6, 1, 2, 5)), tokenizer, "aa")
+
+
 @pytest.mark.network
 def test_minilm_embeds_as_by_transformers(fetched: Callable[[str], Path]) -> None:
     folder = fetched("minilm")

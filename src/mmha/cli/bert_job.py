@@ -115,7 +115,7 @@ class Job:
         files: Sequence[Path] = self.options["files"] or ()
         names = ("size", "vocabulary", "length", "rows", "whole_word", "static_masking", "plain_start")
         data = ", ".join(map(str, files)) or self.options["data"]
-        return {"data": data, "digest": _digest(self.parts)} | {name: self.options[name] for name in names}
+        return {"data": data, "digest": digest(self.parts)} | {name: self.options[name] for name in names}
 
     def _steps(self) -> int:
         """As given; of the run that is resumed; or as many as fit, by a few on a model that is thrown away."""
@@ -174,7 +174,7 @@ def _scores(name: str, scores: pretraining.Scores) -> dict[str, Any]:
     }
 
 
-def _digest(parts: Parts) -> str:
+def digest(parts: Parts) -> str:
     """Of what is trained and chosen on."""
     return hashlib.sha256(repr((parts.train, parts.dev)).encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ theirs, or plain text whose sentences are found by `text.sentences`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def lines(content: str) -> list[Document]:
     [('One.', 'Two.'), ('Another document.',)]
     """
     found: list[list[str]] = [[]]
-    for line in content.splitlines():
+    for line in io.StringIO(content, newline=None):  # at the ends of lines alone, not at U+2028 and the like
         if line.strip():
             found[-1].append(" ".join(line.split()))
         elif found[-1]:

@@ -55,7 +55,8 @@ def embed(model: Bert, tokenizer: Tokenizer, texts: Sequence[str], pooling: Pool
 
     Texts of like length are packed end to end, some thousand tokens at a time; those that are too long lose their end.
 
-    Raises: TypeError for what is no text, ValueError for text that is not Unicode (a lone surrogate).
+    Raises: TypeError for what is no text, ValueError for text that is not Unicode (a lone surrogate) and for a model
+        without room for a token between [CLS] and [SEP].
 
     >>> from mmha.models.bert import tiny
     >>> tokenizer = Tokenizer.of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"])
@@ -65,6 +66,7 @@ def embed(model: Bert, tokenizer: Tokenizer, texts: Sequence[str], pooling: Pool
     """
     pooling = pooling or Pooling()
     most = min(pooling.tokens or model.config.positions, model.config.positions) - 2
+    checks.require(most >= 1, "model", "one with at least 3 positions", model.config.positions)
     ids = tokenizer.encode_all(texts)
     cut = [i for i, found in enumerate(ids) if len(found) > most]
     rows = [[tokenizer.cls, *found[:most], tokenizer.sep] for found in ids]
@@ -74,7 +76,8 @@ def embed(model: Bert, tokenizer: Tokenizer, texts: Sequence[str], pooling: Pool
     model.eval()
     for group in groups(lengths, order, TOKENS):
         hidden = model(torch.tensor([token for i in group for token in rows[i]]), [lengths[i] for i in group])
-        parts = hidden.split([lengths[i] for i in group])
+        wide = hidden if hidden.dtype == torch.float64 else hidden.float()
+        parts = wide.split([lengths[i] for i in group])
         made = torch.stack([part[0] if pooling.over == "first" else part.mean(0) for part in parts])
         vectors[group] = torch.nn.functional.normalize(made, dim=1).float()
     return Embedded(vectors, cut)

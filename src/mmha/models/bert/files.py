@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mmha import checkpoint
+from mmha import checkpoint, checks
 from mmha.models.bert.config import SHIPPED, Config, read_config
 from mmha.models.bert.model import Bert
 from mmha.models.bert.tokenizer import Tokenizer
@@ -21,10 +21,14 @@ FOREIGN = "config.json"  # by which a Hugging Face folder is known
 def save(model: Bert, tokenizer: Tokenizer, path: Path, about: dict[str, Any], name: str | None = None) -> None:
     """Write the model to `path` (.json), tokenizer included, and its weights beside it in 16 bits.
 
-    Raises: OSError when the folder cannot be written.
+    Raises: OSError when the folder cannot be written, ValueError for weights that 16 bits cannot hold.
     """
+    weights = {name: weight.half() for name, weight in model.state_dict().items()}
+    for name, weight in weights.items():
+        fits = not bool(weight.isinf().any())
+        checks.require(fits, "model", f"weights of at most {torch.finfo(torch.float16).max:,.0f}", f"larger in {name}")
     document = {"model": "bert", "about": about, "config": asdict(model.config), "tokenizer": tokenizer.definition}
-    checkpoint.save(path, {k: v.half() for k, v in model.state_dict().items()}, document, name)
+    checkpoint.save(path, weights, document, name)
 
 
 def load(place: Path | str = SHIPPED) -> tuple[Bert, Tokenizer]:

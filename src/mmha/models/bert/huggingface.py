@@ -40,7 +40,7 @@ def load_huggingface(folder: Path | str) -> tuple[Bert, Tokenizer]:
     if (bias := held.get(f"{names.DECODER[kind]}.bias")) is not None:  # the same under its other name
         held.setdefault(f"{names.DECODER[kind].removesuffix('.decoder')}.bias", bias)
     config = replace(config, parts=names.there(kind, set(held), path))
-    if document.get("tie_word_embeddings", True) is False and "words" in config.parts:
+    if not document.get("tie_word_embeddings", True) and "words" in config.parts:
         _check_tied(kind, held, path)
     return assembled(config, _ours(kind, config, held, path), path), tokenizer
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmha import checks, masks
+from mmha.masks import held
 from mmha.models.bert.config import PARTS, Config
 from mmha.nn import Dropout, Linear, TransformerEncoderLayer, packed_positions
 from mmha.nn.linear import linear
@@ -101,26 +102,33 @@ class Bert(nn.Module):
     def pool(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """tanh(W·h + b), h the first token of each sequence: hidden (N, width), packed as lengths say → (B, width).
 
-        Raises: ValueError for a sequence without tokens, or without a pooler.
+        Raises: ValueError for a sequence without tokens, lengths of another sum than N, or without a pooler.
         """
+        head = self._head("pooler")
         checks.require(min(lengths, default=1) > 0, "lengths", "sequences of at least one token", list(lengths))
+        _check_rows("hidden", hidden, "N", self.config)
+        _check_sum(lengths, len(hidden))
         first = [end - length for end, length in zip(accumulate(lengths), lengths, strict=True)]
-        return torch.tanh(self._head("pooler")(hidden[first]))
+        return torch.tanh(head(hidden[first]))
 
     def words(self, hidden: Tensor) -> Tensor:
         """Logits of the words that tokens may be: hidden (M, width), chosen from the packed row → (M, vocabulary).
 
-        Raises: ValueError without that head.
+        Raises: ValueError without that head, or for another shape.
         """
-        logits: Tensor = self._head("words")(hidden, self.embedding.tokens.weight)
+        head = self._head("words")
+        _check_rows("hidden", hidden, "M", self.config)
+        logits: Tensor = head(hidden, self.embedding.tokens.weight)
         return logits
 
     def next(self, pooled: Tensor) -> Tensor:
         """Logits of "B follows A" and "B does not": pooled (B, width) → (B, 2). For an ALBERT: of their order.
 
-        Raises: ValueError without that head.
+        Raises: ValueError without that head, or for another shape.
         """
-        logits: Tensor = self._head("next")(pooled)
+        head = self._head("next")
+        _check_rows("pooled", pooled, "B", self.config)
+        logits: Tensor = head(pooled)
         return logits
 
     def add(self, *parts: str) -> None:
@@ -137,15 +145,25 @@ class Bert(nn.Module):
 
     def _check(self, tokens: Tensor, lengths: Sequence[int], segments: Tensor | None) -> None:
         _check_ids("tokens", tokens, self.config.vocabulary)
-        longest = max(lengths, default=0)
+        sizes = held.integers("lengths", lengths, "integers of shape (B,)")
+        checks.require(sizes.ndim == 1, "lengths", "integers of shape (B,)", f"shape {checks.shape_text(sizes.shape)}")
+        longest = int(sizes.max()) if len(sizes) else 0
         wanted = f"sequences of at most {self.config.positions} tokens"
         checks.require(longest <= self.config.positions, "lengths", wanted, longest)
-        checks.require(
-            sum(lengths) == len(tokens), "lengths", f"lengths of sum N = {len(tokens)}", f"sum {sum(lengths)}"
-        )
+        _check_sum(lengths, len(tokens))
         if segments is not None:
             _check_ids("segments", segments, self.config.segments)
             checks.shape_is("segments", segments, tuple(tokens.shape), "(N,)")
+
+
+def _check_sum(lengths: Sequence[int], count: int) -> None:
+    checks.require(sum(lengths) == count, "lengths", f"lengths of sum N = {count}", f"sum {sum(lengths)}")
+
+
+def _check_rows(name: str, rows: Tensor, letter: str, config: Config) -> None:
+    if not checks.is_tensor(rows):
+        raise checks.type_error(name, f"a tensor ({letter}, width)", rows)
+    checks.shape_is(name, rows, (letter, config.width), f"({letter}, width)")
 
 
 def _check_ids(name: str, ids: Tensor, count: int) -> None:

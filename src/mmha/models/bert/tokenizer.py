@@ -9,9 +9,10 @@ Source: Devlin et al. (2019), section 3; Schuster and Nakajima, *Japanese and Ko
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,7 @@ MARKERS = {
     "sep": ("[SEP]",),
     "mask": ("[MASK]",),
 }
+RARE = "\u16a0"  # a rune: where unknown words have no token, encoding it fails at once and not in somebody's text
 LETTERS = 1000  # of most alphabets all; of Chinese, whose every letter is a word, the frequent ones
 
 
@@ -34,7 +36,7 @@ class Tokenizer:
     Args: definition: a dict, the content of a tokenizer.json. `Tokenizer.of(pieces)` makes the one of a vocab.txt.
     Attributes: pieces, the text of every token; vocabulary, how many there are; pad, unknown, cls, sep, mask: markers.
     Raises: ImportError naming the extra when `tokenizers` is missing, ValueError for a definition that is none, whose
-        numbers leave gaps, or that lacks a marker.
+        numbers leave gaps, or that lacks a marker or a token for unknown words.
 
     >>> tokenizer = Tokenizer.of(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "!"])
     >>> tokenizer.encode("Playing!"), tokenizer.decode([5, 6, 7]), tokenizer.vocabulary, tokenizer.mask
@@ -53,6 +55,7 @@ class Tokenizer:
         for marker, number in found.items():
             checks.require(number is not None, "definition", f"a token {checks.listed(MARKERS[marker])}", "none")
         self.pad, self.unknown, self.cls, self.sep, self.mask = (int(found[marker] or 0) for marker in MARKERS)
+        self.encode(RARE)
 
     @classmethod
     def of(cls, pieces: Sequence[str], lower: bool = True, strip_accents: bool | None = None) -> Tokenizer:
@@ -83,10 +86,13 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str], markers: bool = False) -> list[list[int]]:
         """The tokens of each text, found side by side. Raises: as `encode`."""
+        if isinstance(texts, str):
+            raise checks.type_error("texts", "a sequence of texts", texts)
         for text in texts:
             _check(text)
         coder = self._marking_coder if markers else self._coder
-        return [found.ids for found in coder.encode_batch_fast(list(texts), add_special_tokens=False)]
+        with _one_line("a tokenizer of every text"):
+            return [found.ids for found in coder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def offsets(self, text: str, markers: bool = False) -> list[tuple[int, int]]:
         """Where each token of the text begins and ends in it, counted in characters. Raises: as `encode`."""
@@ -192,10 +198,19 @@ def _coder(lower: bool, strip_accents: bool | None = None) -> Any:
 
 def _parsed(definition: dict[str, Any]) -> Any:
     library = _library()
-    try:
+    with _one_line("the content of a tokenizer.json"):
         return library.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # the library raises no narrower one
-        raise checks.value_error("definition", "the content of a tokenizer.json", f"another ({error})") from None
+
+
+@contextlib.contextmanager
+def _one_line(expected: str) -> Iterator[None]:
+    """What the library raises at a definition, as a ValueError: plain Exceptions, and Rust's panics, which are none."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise checks.value_error("definition", expected, f"another ({' '.join(str(error).split())})") from None
 
 
 def _check(text: object) -> None:

@@ -56,6 +56,8 @@ def weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     path = next((p for name in ("model.safetensors", "pytorch_model.bin") if (p := folder / name).exists()), None)
     if path is None:
         raise FileNotFoundError(2, "expected model.safetensors or pytorch_model.bin in it, got neither", str(folder))
+    if path.is_dir():
+        raise IsADirectoryError(21, "expected a file of weights, got a folder", str(path))
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     taken, size = 0, path.stat().st_size
     for name, tensor in found.items():
