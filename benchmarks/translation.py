@@ -26,15 +26,14 @@ import torch
 import translation_training as training
 from translation_plain import Plain
 
-import mmha
 from mmha import checkpoint
 from mmha.bench.machine import machine
 from mmha.bench.measure import thread_count
 from mmha.bench.record import rounded
-from mmha.models.seq2seq import Beams, Config, Seq2Seq, base, load, small, translate
+from mmha.models.seq2seq import SHIPPED, Beams, Config, Seq2Seq, base, load, small, translate
 
 BEAM, ALPHA = 4, 0.6
-SHIPPED = 64  # sentences of the test pages
+SENTENCES = 64  # of the test pages
 LENGTH = 24  # tokens of every source and translation of a model that was not trained
 FEWEST, MOST = 3, 15
 LOSS, SAME = 1e-4, 0.95  # how far losses may differ, and how many translations must be the same
@@ -191,8 +190,8 @@ def shipped_row(threads: int) -> Row:
     """The translator that ships, on sentences of its test pages, 32 at a time."""
     from mmha.data import parallel, registry
 
-    model, tokenizer = load(Path(mmha.__file__).parent / "weights" / "translate-de.json")
-    test = parallel.split(parallel.help_pages(registry.get("help-de"), "help-de")).test[:SHIPPED]
+    model, tokenizer = load(SHIPPED["de"])
+    test = parallel.split(parallel.help_pages(registry.get("help-de"), "help-de")).test[:SENTENCES]
     sources = [tokenizer.encode(pair.source) for pair in test]
     title = "decoding, the German one, 32 help sentences at a time"
     return decoding_row("shipped-32", title, model, sources, 32, 50, threads)
