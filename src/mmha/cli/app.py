@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mmha.cli import bench, data, demo, embed, enhance, fill_mask, generate, info, mask, tag, train, translate
+from mmha.cli import bench, data, demo, embed, enhance, fill_mask, generate, info, mask, tag, train, translate, view
 from mmha.cli.printing import examples
 
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
@@ -58,6 +58,7 @@ app.command("fill-mask", short_help="Show what may stand behind a [MASK].", epil
 app.command("translate", short_help="Translate from English.", epilog=translate.EXAMPLES)(translate.translate)
 app.command("enhance", short_help="Take the noise out of speech.", epilog=enhance.EXAMPLES)(enhance.enhance)
 app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
+app.command("view", short_help="Make a page to look at attention.", epilog=view.EXAMPLES)(view.view)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,23 +70,48 @@ def explain(
     count = checks.integer("count", count, 1)
     ids = tokenizer.encode(text)
     checks.require(0 < len(ids) <= LONGEST, "text", f"1 to {LONGEST} tokens", f"{len(ids)} tokens")
-    model.eval()
-    inputs: list[Any] = []
-    block = model.layers[layer]
-    assert isinstance(block, Layer)
-    attention = block.attention
-    hook = attention.register_forward_pre_hook(lambda _, given: inputs.extend(given[:2]))
-    try:
-        logits = model(torch.tensor([ids]))[0].double()
-    finally:
-        hook.remove()
-    q, k, _ = attention.split(*inputs)
-    scores = masked_scores(q[0, head], k[0, head // (heads // k.shape[1])])
-    steps = tuple(
-        _step(tokenizer, row, n, ids[n] if n < len(ids) else None, count) for n, row in enumerate(logits.softmax(-1), 1)
-    )
+    every, logits = _read(model, ids)
+    scores = every[layer, head]
     tokens = tuple(shown(tokenizer, i) for i in ids)
-    return Explanation(tokens, layer, head, q.shape[-1], logits.shape[-1], scores, scores.softmax(-1), steps)
+    steps = _steps(tokenizer, ids, logits, count)
+    return Explanation(tokens, layer, head, model.config.head_dim, logits.shape[-1], scores, scores.softmax(-1), steps)
+
+
+@torch.no_grad()
+def look(
+    model: CausalLM, tokenizer: Tokenizer, ids: Sequence[int], count: int = 5
+) -> tuple[tuple[str, ...], Tensor, tuple[Step, ...]]:
+    """A text of tokens as it is read: how they are shown, the weights of every layer and head, and each step.
+
+    Returns: tokens; float32 (layers, heads, T, T), each row sums to 1; what may come after each token.
+    Raises: ValueError when there is no token, or one that is not of the vocabulary.
+    """
+    every, logits = _read(model, ids)
+    return tuple(shown(tokenizer, i) for i in ids), every.softmax(-1), _steps(tokenizer, ids, logits, count)
+
+
+def _read(model: CausalLM, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The scores of every layer and head, float32 (layers, heads, T, T), and the logits, float64 (T, V)."""
+    model.eval()
+    inputs: list[tuple[Any, ...]] = []
+    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+    hooks = [layer.attention.register_forward_pre_hook(lambda _, given: inputs.append(given[:2])) for layer in layers]
+    try:
+        logits = model(torch.tensor([list(ids)]))[0].double()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    heads = model.config.heads
+    found = []
+    for layer, given in zip(layers, inputs, strict=True):
+        q, k, _ = layer.attention.split(*given)
+        found.append(torch.stack([masked_scores(q[0, h], k[0, h // (heads // k.shape[1])]) for h in range(heads)]))
+    return torch.stack(found), logits
+
+
+def _steps(tokenizer: Tokenizer, ids: Sequence[int], logits: Tensor, count: int) -> tuple[Step, ...]:
+    rows = enumerate(logits.softmax(-1), 1)
+    return tuple(_step(tokenizer, row, n, ids[n] if n < len(ids) else None, count) for n, row in rows)
 
 
 def masked_scores(q: Tensor, k: Tensor) -> Tensor:

@@ -48,12 +48,18 @@ def align(
     checks.integer("layer", layer, -layers, layers - 1)
     if head is not None:
         checks.integer("head", head, -heads, heads - 1)
+    every = alignments(model, tokenizer, source, target)
+    weights = every.weights[layer].mean(0) if head is None else every.weights[layer, head]
+    return Alignment(every.source, every.target, weights)
+
+
+def alignments(model: Seq2Seq, tokenizer: Tokenizer, source: str, target: Sequence[int]) -> Alignment:
+    """As `align`, of every layer of the decoder and every head: weights float32 (layers, heads, words, words)."""
     read = tokenizer.encode(source)
-    every = attention(model, read, target)[layer]
-    weights = every.mean(0) if head is None else every[head]
+    weights = attention(model, read, target)
     columns, rows = (words(tokenizer, tokens) for tokens in (read, target))
-    summed = torch.stack([part.sum(1) for part in torch.split(weights, [n for _, n in columns], 1)], 1)
-    averaged = torch.stack([part.mean(0) for part in torch.split(summed, [n for _, n in rows])])
+    summed = torch.stack([part.sum(-1) for part in torch.split(weights, [n for _, n in columns], -1)], -1)
+    averaged = torch.stack([part.mean(-2) for part in torch.split(summed, [n for _, n in rows], -2)], -2)
     return Alignment(tuple(word for word, _ in columns), tuple(word for word, _ in rows), averaged)
 
 

@@ -105,21 +105,29 @@ class Tagger(nn.Module):
         return result
 
     @torch.no_grad()
-    def looked_at(self, sentence: Sequence[str]) -> Tensor:
-        """How much each word looked at each other in the last layer, mean of the heads that see everything.
+    def attention(self, sentence: Sequence[str]) -> Tensor:
+        """How much each word looked at each other, in every layer and head.
 
-        Returns: float32 (T, T) for the first 256 words, each row sums to 1.
+        Returns: float32 (layers, heads, T, T) for the first 256 words; a row sums to 1, or to 0 where a head that looks
+            at one neighbour has none.
         """
         self.eval()
         words, pieces, lengths = self.encode([sentence[:LONGEST]])
         x = self.embed(words, pieces, lengths)
         mask = sight(self.config, lengths)
-        for block in self.blocks[:-1]:
+        seen = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            seen.append(block.attention.weights(block.norm_attention(x), mask))
             x = block(x, mask)
-        last = self.blocks[-1]
-        assert isinstance(last, Block)
-        weights = last.attention.weights(last.norm_attention(x), mask)
-        mean: Tensor = weights[0, len(self.config.taps) :].mean(0)
+        return torch.cat(seen)
+
+    def looked_at(self, sentence: Sequence[str]) -> Tensor:
+        """How much each word looked at each other in the last layer, mean of the heads that see everything.
+
+        Returns: float32 (T, T) for the first 256 words, each row sums to 1.
+        """
+        mean: Tensor = self.attention(sentence)[-1, len(self.config.taps) :].mean(0)
         return mean
 
 
