@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -90,6 +90,11 @@ bench-bert-twin: $(VENV)/.dev
 # a quarter of an hour of one core, and as much for the CRF.
 bench-tagging-transfer: $(VENV)/.dev
 	$(BIN)/python benchmarks/tagging_transfer.py --threads 1 --json benchmarks/results/tagging_transfer.json --plot docs/images/tagging_transfer.png
+	$(BIN)/python benchmarks/fill_readme.py
+
+# A translator beside torch.nn.Transformer, plain torch and, where it is installed (pip install ".[peers]"), CTranslate2.
+bench-translation: $(VENV)/.dev
+	$(BIN)/python benchmarks/translation.py --json benchmarks/results/translation.json
 	$(BIN)/python benchmarks/fill_readme.py
 
 # One version, sdist, wheel from it, metadata, and the wheel at work in an empty environment.

@@ -16,6 +16,7 @@ import bert_section
 import decode_section
 import end_to_end_section
 import headline_section
+import translation_section
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -26,6 +27,7 @@ PAGES = {
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "tagging_transfer": "docs/bert.md",
+    "translation": "docs/translation.md",
 }
 """The page of each section."""
 KINDS = {
@@ -121,6 +123,8 @@ def sections(results: Path) -> dict[str, str]:
         made["bert_twin"] = bert_section.twin(runs["bert_twin"])
     if "tagging_transfer" in runs:
         made["tagging_transfer"] = bert_section.transfer(runs["tagging_transfer"])
+    if "translation" in runs:
+        made["translation"] = translation_section.section(runs["translation"])
     return made
 
 

@@ -66,6 +66,18 @@ def test_heads_are_plotted_and_named(tmp_path: Path) -> None:
     assert max(shares, key=lambda key: shares[key]) == "5, head 0"
 
 
+def test_a_sentence_is_translated_and_its_words_are_aligned(tmp_path: Path) -> None:
+    text = run("translate_with_attention", tmp_path, "found.png")
+    assert (tmp_path / "found.png").read_bytes().startswith(PNG)
+    ranked = re.findall(r"^ +(-\d+\.\d+)  (.+)$", text, re.MULTILINE)
+    assert len(ranked) == 4
+    assert [float(score) for score, _ in ranked] == sorted((float(score) for score, _ in ranked), reverse=True)
+    assert ranked[0][1] == "Klicken Sie auf die Schaltfläche, um die Änderungen zu speichern."
+    looked = dict(re.findall(r"^ +(\S+) looked at '(.+)' with", text, re.MULTILINE))
+    pairs = {"Klicken": "Click", "Schaltfläche": "button", "Änderungen": "changes", "speichern": "save"}
+    assert {word: looked[word] for word in pairs} == pairs
+
+
 def test_every_example_has_a_page_in_the_index_and_is_tested() -> None:
     names = [script.stem for script in SCRIPTS]
     assert names == sorted(page.stem for page in (ROOT / "docs" / "examples").glob("*.md"))

@@ -6,14 +6,12 @@ The models that write texts share it: they say what may follow and when a text h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 Ended = TypeVar("Ended")
 
 
-@dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """A text as far as it has come: its tokens, the log-probability (nats) of each, and their sum."""
 
     tokens: tuple[int, ...] = ()

@@ -104,6 +104,47 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_file_is_read_to_its_end_before_a_line_is_translated(
+    folder: Path, manual: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for end, message in ((b"b" * 257, "line 6: expected sentences of at most 256 tokens, got 257 in"),
+                         (b"\xe9", "expected UTF-8 text, got byte 0xe9 in line 6"),
+                         (b"a\0", "expected UTF-8 text, got a binary file (a zero byte in line 6)"),
+                         (b"a. " * 400_000, "line 6: expected at most 1048576 bytes, got more")):  # fmt: skip
+        manual.write_bytes("\n".join([*LINES, ""]).encode() + end)
+        assert message in failing(capsys, "--model", str(folder), "--file", str(manual))
+
+
+def test_nothing_in_is_nothing_out(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    given = ("--file", str(tmp_path / "empty"))
+    assert run(capsys, folder, *given) == ""
+    assert json.loads(run(capsys, folder, *given, "--json"))["translations"] == []
+    (tmp_path / "empty").write_bytes(b"\n")
+    assert run(capsys, folder, *given) == "\n"
+    assert json.loads(run(capsys, folder, "", "--json"))["translations"] == [
+        {"source": "", "text": "", "hypotheses": [], "parts": []}
+    ]
+
+
+def test_lines_of_a_pipe_are_translated_before_the_last_has_come(folder: Path) -> None:
+    """More lines than are held at a time: 4096, of which a batch's worth is translated and printed first."""
+    command = [sys.executable, "-m", "mmha", "translate", "--model", str(folder), "--beam", "1", "--batch", "1"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        run.stdin.write(b"a\n" + b"\n" * 4095)
+        run.stdin.flush()
+        first = run.stdout.readline()
+        assert run.stdout.readline() == b"\n"
+        run.stdin.write(b"a\n")
+        run.stdin.close()
+        assert run.stdout.read() == b"\n" * 4094 + first
+    assert run.returncode == 0
+    assert first.strip()
+
+
 def test_standard_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "mmha", "translate", "--model", str(folder)]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -169,7 +210,7 @@ def test_errors_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Captur
     for arguments, message in (
         (["--file", nowhere, *model], f"{nowhere}: No such file or directory"),
         (["--file", str(tmp_path / "latin.txt"), *model],
-         f"{tmp_path / 'latin.txt'}: expected UTF-8 text, got byte 0xe9 at offset 5 (line 2)"),
+         f"{tmp_path / 'latin.txt'}: expected UTF-8 text, got byte 0xe9 in line 2"),
         (["x", "--to", "dee"], "`--to`: expected 'de' or 'zh', got 'dee'; did you mean 'de'?"),
         (["x", "--to", "de", *model], "`--to`: expected it without --model, got both"),
         (["x", "--model", str(tmp_path / "broken.json")],

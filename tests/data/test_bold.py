@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ nibabel = pytest.importorskip("nibabel")
 pytest.importorskip("nilearn")
 
 from mmha.data import bold  # noqa: E402
-from mmha.data.bold import images  # noqa: E402
+from mmha.data.bold import clean, images  # noqa: E402
 
 SHAPE, T = (5, 3, 2), 13
 AFFINE = np.diag([3.0, 3.0, 4.0, 1.0])
@@ -78,6 +79,24 @@ def test_integers_with_a_scale_in_the_header_and_milliseconds(tmp_path: Path) ->
     want = nibabel.load(tmp_path / "a.nii.gz").get_fdata()[found.mask]
     np.testing.assert_allclose(found.values, want, rtol=1e-6)
     assert found.tr == 0.72
+
+
+def test_no_copy_of_the_whole_image_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SLAB", 1 << 15)
+    monkeypatch.setattr(clean, "CHUNK", 1 << 13)
+    shape, length = (31, 29, 7), 97  # 610,421 numbers: 1.2 MB in the file, 4.9 MB in float64
+    path = write(tmp_path / "a.nii.gz", volumes(1, length, shape).astype(np.int16))
+    inside = np.zeros(shape, np.uint8)
+    inside[::7, ::7] = 1
+    bold.load(path, write(tmp_path / "m.nii", inside))  # what is imported at first use does not count
+    tracemalloc.start()
+    try:
+        found = bold.load(path, tmp_path / "m.nii")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.values.shape == (175, length)
+    assert peak < 1_000_000
 
 
 def test_confounds_are_regressed_out(tmp_path: Path) -> None:

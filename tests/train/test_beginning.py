@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmha.models import mamsm
 from mmha.models.bert import Bert, Config, nano, tiny
 from mmha.train import beginning
 
@@ -54,3 +55,27 @@ def test_a_narrow_embedding_gets_positions_alone() -> None:
     beginning.look_beside(bert)
     changed = {name for name, weight in bert.state_dict().items() if not torch.equal(weight, before[name])}
     assert changed == {"embedding.positions.weight"}
+
+
+@torch.no_grad()
+def test_values_begin_at_their_shares_and_heads_look_beside() -> None:
+    torch.manual_seed(3)
+    model = mamsm.MAMSM(mamsm.small(positions=131)).eval()
+    seen = torch.randint(300, 701, (1, 113))
+    beginning.know_values(model, [mamsm.frame(seen), mamsm.frame(torch.full((7, 5), 500))], 4)
+    shares = model.head.bias.softmax(-1)
+    counts = seen.flatten().bincount(minlength=1005) + torch.nn.functional.one_hot(torch.tensor(500), 1005) * 35 + 0.5
+    for value in (4, 150, 499, 512, 513, 1004):
+        near = counts[max(4, value - beginning.BLUR) : value + beginning.BLUR + 1].float().mean()
+        assert float(shares[value] / shares[500]) == pytest.approx(
+            float(near / counts[488:513].float().mean()), rel=1e-4
+        )
+    assert shares[:4].max() <= shares[4:].min()
+    framed = mamsm.frame(seen)
+    q, k, _ = model.layers[0].attention.split(model.embedding(framed, torch.arange(115), None))
+    weights = (q @ k.mT / 4).softmax(-1)[0]
+    for head, offset in enumerate(beginning.OFFSETS):
+        looked = [float(weights[head].diagonal(o).mean()) for o in range(-5, 6)]
+        assert max(range(11), key=looked.__getitem__) == offset + 5
+        assert looked[offset + 5] > 0.4
+    assert weights[4:].max() < 0.2

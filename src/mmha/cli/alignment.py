@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ def show(
     where: the layer, None = the last, and the head, None = the mean of all.
     """
     from mmha import checks
-    from mmha.cli.printing import console, harmless, print_json
+    from mmha.cli.printing import console, harmless
+    from mmha.cli.translate import document
     from mmha.models.seq2seq.alignment import align
 
     layer, head = -1 if where[0] is None else where[0], where[1]
@@ -41,18 +43,18 @@ def show(
     def look(part: Part) -> Alignment:
         return align(model, tokenizer, part.source, part.wordings[0].tokens, layer, head)
 
-    translations = list(found)
-    parts = [part for translation in translations for part in translation.parts]
     if plot is not None:
+        found = list(found)
+        parts = [part for translation in found for part in translation.parts]
         checks.require(len(parts) == 1, "--plot", "one sentence", f"{len(parts)}")
         draw(look(parts[0]), plot)
     if settings is not None:
-        rows = [facts(translation, [look(part) for part in translation.parts]) for translation in translations]
-        print_json({"settings": settings, "translations": rows})
+        rows = (facts(translation, [look(part) for part in translation.parts]) for translation in found)
+        sys.stdout.writelines(document(settings, rows))
         return
     out = console()
     width = shutil.get_terminal_size((100, 24)).columns
-    for part in parts:
+    for part in (part for translation in found for part in translation.parts):
         out.print(harmless(part.source), style="dim", markup=False)
         out.print(harmless(part.wordings[0].text), style="bold", markup=False)
         for line in picture(look(part), width):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmha.cli.lines import given
+from mmha.cli.lines import streamed
 from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
@@ -78,16 +78,17 @@ def translate(
         beams = Beams(beam, alpha, n_best)
     checks.integer("--batch", batch, 1)
     place = _place(to, model)
-    names, lines = given(texts or [], file, EXAMPLE)
+    streamed(texts or [], file, EXAMPLE)
     loaded = load(place)
-    found = _translated(loaded, lines, names, beams, batch)
+    count = _count(loaded[1], file) if file is not None and file.is_file() else None  # a pipe is read once
+    found = _translated(loaded, streamed(texts or [], file, EXAMPLE), beams, batch, count)
     choice = {"beam": beam, "alpha": alpha, "n_best": n_best}
     if attention:
         from mmha.cli.alignment import show
 
         show(*loaded, found, (layer, head), plot, choice if json else None)
     elif json:
-        _finish(output, [_as_json(found, choice)])
+        _finish(output, document(choice, map(facts, found)))
     else:
         _finish(output, _plain(found) if n_best == 1 else _ranked(found))
 
@@ -95,26 +96,45 @@ def translate(
 def _place(to: str | None, model: str | None) -> Path:
     """Where the model is. Raises: ValueError for a language that no translator ships for."""
     from mmha.checks import one_of
+    from mmha.models.seq2seq import SHIPPED
 
     if model is not None:
         return Path(model)
-    language = one_of("--to", to or LANGUAGES[0], LANGUAGES)
-    return Path(__file__).parents[1] / "weights" / f"translate-{language}.json"
+    return SHIPPED[one_of("--to", to or LANGUAGES[0], LANGUAGES)]
+
+
+def _count(tokenizer: Tokenizer, file: Path) -> int:
+    """How many lines the file has; all of it is read before any is translated, which may take hours.
+
+    Raises: ValueError when it is not UTF-8 or a sentence is too long, OSError when it cannot be read.
+    """
+    from mmha.models.seq2seq.text import LONGEST, split
+
+    count = 0
+    for names, lines in streamed([], file, EXAMPLE):
+        for name, line in zip(names, lines, strict=True):
+            split(tokenizer, line, LONGEST, name)
+        count += len(lines)
+    return count
 
 
 def _translated(
-    loaded: tuple[Seq2Seq, Tokenizer], lines: list[str], names: list[str], beams: Beams, batch: int
+    loaded: tuple[Seq2Seq, Tokenizer],
+    parts: Iterator[tuple[list[str], list[str]]],
+    beams: Beams,
+    batch: int,
+    count: int | None,
 ) -> Iterator[Translated]:
     """The translations in order as they are made, with a bar where there is a wait and somebody to see it."""
     from mmha.cli.printing import console
     from mmha.models.seq2seq.text import WINDOW, translate_texts
 
-    found = translate_texts(*loaded, lines, beams, batch, names=names)
+    found = (one for names, lines in parts for one in translate_texts(*loaded, lines, beams, batch, names=names))
     err = console(stderr=True)
-    if len(lines) > WINDOW * batch and err.is_terminal and not sys.stdout.isatty():
+    if count is not None and count > WINDOW * batch and err.is_terminal and not sys.stdout.isatty():
         from rich.progress import track
 
-        return iter(track(found, "translating", total=len(lines), console=err, transient=True))
+        return iter(track(found, "translating", total=count, console=err, transient=True))
     return found
 
 
@@ -135,11 +155,28 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _as_json(found: Iterator[Translated], choice: dict[str, Any]) -> str:
-    import json
+def document(choice: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A JSON document in pieces, a translation each.
 
-    rows = [facts(translation) for translation in found]
-    return json.dumps({"settings": choice, "translations": rows}, indent=2) + "\n"
+    >>> print("".join(document({"beam": 4}, iter([{"text": "Ja."}]))), end="")
+    {
+      "settings": {"beam": 4},
+      "translations": [
+        {
+          "text": "Ja."
+        }
+      ]
+    }
+    """
+    import json
+    from textwrap import indent
+
+    yield f'{{\n  "settings": {json.dumps(choice)},\n  "translations": ['
+    before = "\n"
+    for row in rows:
+        yield before + indent(json.dumps(row, indent=2), "    ")
+        before = ",\n"
+    yield "\n  ]\n}\n" if before == ",\n" else "]\n}\n"
 
 
 def facts(translation: Translated) -> dict[str, Any]:
@@ -152,14 +189,14 @@ def facts(translation: Translated) -> dict[str, Any]:
     }
 
 
-def _finish(output: Path | None, pieces: Iterator[str] | list[str]) -> None:
-    """Print each piece when it is there, or write all of them to the file at the end."""
+def _finish(output: Path | None, pieces: Iterator[str]) -> None:
+    """Print each piece when it is there, or write them to the file, which is there when all are."""
     from mmha.cli.printing import harmless
 
     if output is not None:
         from mmha import checkpoint
 
-        checkpoint.write(output, "".join(pieces).encode())
+        checkpoint.write(output, (piece.encode() for piece in pieces))
         return
     terminal = sys.stdout.isatty()
     for piece in pieces:

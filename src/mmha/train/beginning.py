@@ -27,6 +27,7 @@ OFFSETS = (-1, 1, -2, 2)
 FASTEST, SLOWEST = 3.0, 0.15
 """Radians a token: fast enough to tell neighbours apart, and slow enough to tell apart what is 40 tokens away."""
 POSITION = 0.04  # twice the deviation of an embedded token, so that places count for more than which words they hold
+BLUR = 12  # values to either side, over which their shares are counted
 PEAK = 19.0  # what the score of the token looked at exceeds an average one by
 
 
@@ -51,24 +52,56 @@ def look_beside(model: Any) -> None:
 
     Args: model, a Bert.
     """
-    width, heads = model.config.embedding or model.config.width, model.config.heads
-    half = width // 2
+    config, positions = model.config, model.embedding.positions.weight
+    turns = _place(positions)
+    if config.embedding is None:  # else what reaches the layers is a projection of the positions
+        attention = model.layers[0].self_attn
+        _turn_heads(attention.in_proj_weight, attention.out_proj.weight, config.heads, turns)
+
+
+@torch.no_grad()
+def know_values(model: Any, parts: Iterable[Any], first: int) -> None:
+    """What a model of values begins with: values have the bias of their share, and heads look beside their place as
+    `look_beside` has it.
+
+    A share is counted within `BLUR` values to either side: of 1001 values each is seen seldom.
+
+    Args: model, a MAMSM; parts, of the data, int (voxels, T + 2) with markers at both ends, the lowest value `first`.
+        Weights are drawn from torch's generator.
+    """
+    seen = torch.cat([torch.as_tensor(part)[:, 1:-1].flatten().to(torch.int64) for part in parts])
+    bias = model.head.bias
+    counts = torch.bincount(seen, minlength=len(bias))[first:].float() + 0.5
+    blurred = torch.nn.functional.avg_pool1d(counts[None], 2 * BLUR + 1, 1, BLUR, count_include_pad=False)[0]
+    bias[first:] = (blurred / blurred.sum()).log()
+    bias[:first] = float(bias[first:].min())
+    attention = model.layers[0].attention
+    turns = _place(model.embedding.positions.weight)
+    _turn_heads(attention.project_in.weight, attention.project_out.weight, attention.heads, turns)
+
+
+def _place(positions: Tensor) -> Tensor:
+    """Make the table of positions sinusoids; returns by how many radians each turns from one position to the next."""
+    half = positions.shape[1] // 2
     turns = FASTEST * (SLOWEST / FASTEST) ** (torch.arange(half) / half)
-    positions = model.embedding.positions.weight
     angles = torch.arange(len(positions))[:, None] * turns
     positions[:, : 2 * half] = POSITION * 2**0.5 * torch.cat([angles.sin(), angles.cos()], 1)
-    if model.config.embedding is not None:
-        return  # what reaches the layers is a projection of the positions
-    attention = model.layers[0].self_attn
-    size = width // heads
-    query, key, value = attention.in_proj_weight.chunk(3)
+    return turns
+
+
+def _turn_heads(inner: Tensor, outer: Tensor, heads: int, turns: Tensor) -> None:
+    """Let the first heads look beside their place, given the weights (3 · heads · size, width) and (width, heads ·
+    size) of a layer's attention."""
+    query, key, value = inner.chunk(3)
+    (rows, width), span = query.shape, 2 * len(turns)
+    size = rows // heads
     deviation = (PEAK / size**0.5 / width) ** 0.5
     for head, offset in zip(range(heads), OFFSETS, strict=False):
-        rows = slice(head * size, (head + 1) * size)
-        query[rows].normal_(0.0, deviation)
-        key[rows] = query[rows]
-        key[rows, : 2 * half] = query[rows, : 2 * half] @ _rotation(offset * turns)
-    for weight in (value, attention.out_proj.weight):
+        own = slice(head * size, (head + 1) * size)
+        query[own].normal_(0.0, deviation)
+        key[own] = query[own]
+        key[own, :span] = query[own, :span] @ _rotation(offset * turns)
+    for weight in (value, outer):
         weight.normal_(0.0, width**-0.5)
 
 

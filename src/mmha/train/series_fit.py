@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from mmha import checks
+from mmha.train.beginning import know_values
 from mmha.train.run import Progress, Run, Settings
 from mmha.train.series import Batch, Batches, Hiding, counts, sums
 from mmha.train.series_scores import Scores, baselines, evaluate
@@ -22,13 +24,15 @@ class Options:
     """How series are shown.
 
     Args: rows: sentences a step. whole: all runs of a voxel are one sentence; else each run is one. faithful: hidden as
-        the released code does (`Hiding`). held: the share of voxels that is not trained on, but scored on.
+        the released code does (`Hiding`). held: the share of voxels that is not trained on, but scored on. plain_start:
+        begin with the weights that the model comes with; else with what `beginning.know_values` gives it.
     """
 
     rows: int = 64
     whole: bool = False
     faithful: bool = False
     held: float = 0.05
+    plain_start: bool = False
 
     def __post_init__(self) -> None:
         checks.integer("rows", self.rows, minimum=1)
@@ -93,6 +97,9 @@ class Stage:
             "data": hashlib.sha256(self.values.tobytes()).hexdigest()[:16],
         }
         self.seed = settings.seed
+        if not (self.options.plain_start or self.options.faithful):
+            torch.manual_seed(self.seed)
+            know_values(model, self.batches.parts, scale.first)
         self.run = Run(model, settings, folder, about)
 
     def fit(self, resume: bool = False, show: Callable[[Progress], None] = lambda progress: None) -> Fitted:

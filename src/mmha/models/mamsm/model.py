@@ -100,6 +100,8 @@ class MAMSM(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.head = Values(config)
         self.apply(_draw)
+        if not config.faithful:
+            begin_smooth(self)
 
     def forward(self, tokens: Tensor, lengths: Sequence[int], segments: Tensor | None = None) -> Tensor:
         self._check(tokens, lengths)
@@ -159,7 +161,7 @@ class MAMSM(nn.Module):
 
 
 def begin_smooth(model: MAMSM) -> None:
-    """Draw the embedding of values so that near values have near vectors, in place of one drawn for each.
+    """Draw the embedding of values so that near values have near vectors: what a model not faithful begins with.
 
     E[4 + i] = Σ_w (a_w·cos(π·w·i/n) + b_w·sin(π·w·i/n)) / (1 + w), w < 40, a and b normal, scaled to deviation 0.02.
     With 1001 values a model sees each of them seldom; begun like this it knows that 500 and 501 are nearly one.

@@ -36,6 +36,7 @@ class Scale:
     cls: ClassVar[int] = CLS
     sep: ClassVar[int] = SEP
     mask: ClassVar[int] = MASK
+    first: ClassVar[int] = SPECIAL
 
     def __post_init__(self) -> None:
         low, high = checks.number("low", self.low), checks.number("high", self.high)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmha.models.seq2seq.checkpoint import load as load
     from mmha.models.seq2seq.checkpoint import save as save
     from mmha.models.seq2seq.config import BUILDERS as BUILDERS
+    from mmha.models.seq2seq.config import SHIPPED as SHIPPED
     from mmha.models.seq2seq.config import Config as Config
     from mmha.models.seq2seq.config import base as base
     from mmha.models.seq2seq.config import big as big
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mmha.subwords import Tokenizer as Tokenizer
 
 _HOME = {
-    **dict.fromkeys(("BUILDERS", "Config", "base", "big", "small", "tiny"), ".config"),
+    **dict.fromkeys(("BUILDERS", "SHIPPED", "Config", "base", "big", "small", "tiny"), ".config"),
     **dict.fromkeys(("load", "save"), ".checkpoint"),
     **dict.fromkeys(("Beams", "Translation", "translate"), ".search"),
     "Seq2Seq": ".model",
@@ -35,8 +36,8 @@ _HOME = {
 }
 
 __all__ = [
-    "BUILDERS", "Beams", "Config", "Seq2Seq", "Tokenizer", "Translation", "attention", "base", "big", "load", "save",
-    "small", "tiny", "translate",
+    "BUILDERS", "SHIPPED", "Beams", "Config", "Seq2Seq", "Tokenizer", "Translation", "attention", "base", "big", "load",
+    "save", "small", "tiny", "translate",
 ]  # fmt: skip
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from mmha import checks
 
+#: The translators that ship, from English, by language.
+SHIPPED = {name: Path(__file__).parents[2] / "weights" / f"translate-{name}.json" for name in ("de", "zh")}
+
 
 @dataclass(frozen=True)
 class Config:

@@ -137,7 +137,7 @@ class Decoder:
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """One token more for each row, int64 (R,): the logits of what follows it, (R, vocabulary)."""
-        x = self.model.embed(tokens, torch.full_like(tokens, self.written))
+        x = self.model.embed(tokens, self.written)
         for layer, own, source in zip(self.steps.layers, self.own, self.source, strict=True):
             x = layer(x, own, source, self.groups)
         self.written += 1

@@ -161,10 +161,10 @@ class Seq2Seq(nn.Module):
         out: Tensor = self.decoder_norm(x)[0]
         return out
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """E(token)·√width + PE(position), int (...) and int (...) → (..., width)."""
-        longest = int(positions.max()) + 1 if positions.numel() else 0
-        codes = _codes(1 << max(6, longest.bit_length()), self.config.width)
+    def embed(self, tokens: Tensor, positions: Tensor | int) -> Tensor:
+        """E(token)·√width + PE(position), int (...) and int (...), or one for all → (..., width)."""
+        last = positions if isinstance(positions, int) else int(positions.max()) if positions.numel() else 0
+        codes = _codes(1 << max(6, (last + 1).bit_length()), self.config.width)
         x: Tensor = self.dropout(self.embedding(tokens) * math.sqrt(self.config.width) + codes[positions])
         return x
 

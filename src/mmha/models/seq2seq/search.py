@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,7 @@ def translate(
     sources: Sequence[Sequence[int]],
     beams: Beams = Beams(),
     batch: int = 32,
+    steps: Steps | None = None,
 ) -> list[list[Translation]]:
     """The best targets of each source, best first, in the order of the sources.
 
@@ -80,7 +82,7 @@ def translate(
     which others a sentence stands changes its scores by rounding alone. Targets that cannot become better than those
     that are done are not followed, which changes nothing either: n_best are the same as if all had been.
 
-    Args: sources, tokens without the end, which is added.
+    Args: sources, tokens without the end, which is added; steps, the decoder as it is now, which calls may share.
     Raises: ValueError or TypeError when an argument does not fit, before anything is computed.
     Source: Graves (2012), algorithm 1 (`mmha.beams`).
 
@@ -93,7 +95,7 @@ def translate(
     model.eval()
     order = sorted(range(len(whole)), key=lambda number: -len(whole[number]))
     found: list[list[Translation]] = [[] for _ in whole]
-    steps = Steps(model, min(batch, len(order)) * beams.width)
+    steps = Steps(model, min(batch, len(order)) * beams.width) if steps is None else steps
     for at in range(0, len(order), batch):
         numbers = order[at : at + batch]
         for number, best in zip(numbers, _translate([whole[n] for n in numbers], model, beams, steps), strict=True):
@@ -108,43 +110,53 @@ Found = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 def _translate(sources: Sequence[Sequence[int]], model: Seq2Seq, beams: Beams, steps: Steps) -> list[list[Translation]]:
     """The same for one batch of sources, their ends included."""
+    end = model.end
 
     def finish(text: Hypothesis, full: bool) -> Found | None:
-        ended = text.tokens[-1] == model.end
+        ended = text.tokens[-1] == end
         kept = text.tokens[:-1] if ended else text.tokens
         return (kept, text.log_probabilities, ended) if ended or full else None
 
     lengths = [len(source) + beams.extra for source in sources]
     searches = [Search(beams.width, n, beams.score, finish, beams.n_best) for n in lengths]
     decoder = Decoder(model, sources, beams.width, max(lengths), steps)
-    tokens = [model.end] * len(sources)
+    tokens = [end] * len(sources)
     alive = searches
     while alive:
         values, names = _likeliest(decoder.step(torch.tensor(tokens)), beams.width)
         row, parents, tokens = 0, [], []
-        for one in alive:
-            stop = row + len(one.alive)
-            chosen = one.advance(_candidates(one, values[row:stop], names[row:stop]))
+        for one, candidates in zip(alive, _candidates(alive, values, names), strict=True):
+            count = len(one.alive)
+            chosen = one.advance(candidates)
             if beams.width == 1 and one.done:
                 one.alive, chosen = [], []
-            parents += [row + parent for parent, _ in chosen]
-            tokens += [token for _, token in chosen]
-            row = stop
+            for parent, token in chosen:
+                parents.append(row + parent)
+                tokens.append(token)
+            row += count
         alive = [one for one in alive if one.alive]
         if alive:
             decoder.follow(parents)
     return [[Translation(kept, score, known, ended) for score, (kept, known, ended) in one.done] for one in searches]
 
 
-def _candidates(one: Search[Found], values: Floats, names: Integers) -> Iterator[Candidate]:
-    """What may follow the texts of a search, the most probable first, equals in the order of the texts.
+def _candidates(alive: Sequence[Search[Found]], values: Floats, names: Integers) -> Iterator[Iterator[Candidate]]:
+    """For each search what may follow its texts, the most probable first, equals in the order of the texts.
 
-    Shapes: values, names (texts, k): log-probabilities of the likeliest tokens after each text, and these tokens.
+    Shapes: values, names (texts of all searches, k): log-probabilities of the likeliest tokens after each text, and
+    these tokens.
     """
-    totals = values + np.array([[text.total] for text in one.alive])
-    for place in np.argsort(-totals, axis=None, kind="stable")[: 2 * one.width].tolist():
-        parent, rank = divmod(place, values.shape[1])
-        yield Candidate(float(totals[parent, rank]), parent, int(names[parent, rank]), float(values[parent, rank]))
+    counts = np.array([len(one.alive) for one in alive])
+    first, most, kinds = counts.cumsum() - counts, counts.max(), values.shape[1]
+    totals = np.full((len(alive), most, kinds), -np.inf)
+    totals[np.arange(most) < counts[:, None]] = values + np.array([[h.total] for one in alive for h in one.alive])
+    totals = totals.reshape(len(alive), -1)
+    order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * alive[0].width]
+    parents, ranks = np.divmod(order, kinds)
+    rows = np.minimum(first[:, None] + parents, len(values) - 1)  # a search with fewer texts has nothing behind them
+    columns = (np.take_along_axis(totals, order, 1), parents, names[rows, ranks], values[rows, ranks])
+    for count, *found in zip(counts.tolist(), *(column.tolist() for column in columns), strict=True):
+        yield islice(map(Candidate, *found), count * kinds)
 
 
 def _likeliest(logits: Tensor, width: int) -> tuple[Floats, Integers]:

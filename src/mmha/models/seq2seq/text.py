@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmha import checks
+from mmha.models.seq2seq.decoding import Steps
 from mmha.models.seq2seq.model import Seq2Seq
 from mmha.models.seq2seq.search import Beams, translate
 from mmha.subwords import Tokenizer
@@ -84,8 +85,10 @@ def translate_texts(
     names = [f"text {number}" for number in range(1, len(texts) + 1)] if names is None else names
     pieces = [split(tokenizer, text, longest, name) for text, name in zip(texts, names, strict=True)]
 
+    steps = Steps(model, min(batch, sum(map(len, pieces))) * beams.width)
+
     def search(parts: Sequence[str]) -> list[tuple[Wording, ...]]:
-        found = translate(model, [tokenizer.encode(part) for part in parts], beams, batch)
+        found = translate(model, [tokenizer.encode(part) for part in parts], beams, batch, steps)
         return [tuple(Wording(tokenizer.decode(h.tokens).strip(), h.tokens, h.score) for h in best) for best in found]
 
     return _translations(texts, pieces, search, WINDOW * batch, beams.n_best)
