@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -47,8 +47,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 
-test-all: check native native-sanitized native-thread native-emulated $(VENV)/.dev
+test-all: check docs native native-sanitized native-thread native-emulated $(VENV)/.dev
 	$(PYTEST)
+
+# The site in site/ and, in Chinese, site/zh/: a warning is an error, a link that leads nowhere is a warning.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file mkdocs.zh.yml
 
 # The kernels without Python: plain, under AddressSanitizer and UBSan, under ThreadSanitizer, and the instruction sets
 # that this machine lacks.
@@ -106,4 +111,4 @@ wheel: $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

@@ -24,18 +24,6 @@ def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "visible" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "page", ["bert.md", "exclude_self.md", "huggingface.md", "language_model.md", "tagging.md", "translation.md"]
-)
-def test_code_in_the_docs_prints_what_stands_beside_it(
-    page: str, capsys: pytest.CaptureFixture[str], one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL))
-    exec(compile(code, page, "exec"), {})
-    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
-
-
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
