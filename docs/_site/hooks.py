@@ -6,6 +6,7 @@ the repository. Here each is looked up as a file and pointed at that file's plac
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ PROJECT = {
     "CHANGELOG.md": "project/changelog.md",
 }
 """Pages of the repository's root, and where they stand in the site."""
+MODELS = {"Models", "模型"}
 LINK = re.compile(r"(\]\(|src=\"|href=\")(?!\w+:|#|/)([^)\"#\s]+)((?:#[^)\"\s]*)?)(?=[)\"])")
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 OUTSIDE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
@@ -40,6 +42,11 @@ def on_files(files: Files, config: Any) -> Files:
             left_out = inner.startswith(("zh/", "_site/")) or path.suffix == ".py"
             if path.is_file() and not left_out and files.get_file_from_path(inner) is None:
                 _add(files, config, inner, path)
+    named = json.dumps(config.nav)
+    section = next(entry for entry in config.nav if isinstance(entry, dict) and MODELS & set(entry))
+    for page in files.documentation_pages():  # a page that the navigation does not name stands with the models
+        if f'"{page.src_uri}"' not in named:
+            next(iter(section.values())).append(page.src_uri)
     waiting = list(files.documentation_pages())
     while waiting:
         for found in _targets(waiting.pop()):
