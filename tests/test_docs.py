@@ -39,7 +39,8 @@ def test_a_translated_page_has_the_code_of_its_twin(page: str) -> None:
     fence = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     ours, theirs = ((DOCS / folder / page).read_text(encoding="utf-8") for folder in ("zh", "."))
     assert fence.findall(ours) == fence.findall(theirs)
-    assert ours.count("\n#") == theirs.count("\n#")
+    if page != "README.md":  # the index may name a new page first in one language
+        assert ours.count("\n#") == theirs.count("\n#")
 
 
 @pytest.mark.parametrize("site", ["mkdocs.yml", "mkdocs.zh.yml"])
