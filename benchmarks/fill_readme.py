@@ -1,4 +1,4 @@
-"""Put the figures of the `make bench` family into the README and the docs: python benchmarks/fill_readme.py
+"""Put the figures of the `make bench` family into the READMEs and the docs: python benchmarks/fill_readme.py
 
 Everything between the two comments of a name in `PAGES` is replaced by what the files in results/ say, so that no
 figure is ever typed. What has no results yet stays as it is.
@@ -21,6 +21,7 @@ import translation_section
 HERE = Path(__file__).parent
 PAGES = {
     "headline": "README.md",
+    "headline_zh": "README.zh-CN.md",
     "bench": "docs/speed.md",
     "decode": "docs/speed.md",
     "end_to_end": "docs/speed.md",
@@ -112,7 +113,8 @@ def sections(results: Path) -> dict[str, str]:
     runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
     made = {"bench": section(runs["bench"])} if "bench" in runs else {}
     if {"bench", "decode_peers"} <= set(runs):
-        made["headline"] = headline_section.section(runs["bench"], runs["decode_peers"])
+        for name, words in (("headline", headline_section.ENGLISH), ("headline_zh", headline_section.CHINESE)):
+            made[name] = headline_section.section(runs["bench"], runs["decode_peers"], words)
     if {"decode_peers", "generation"} <= set(runs):
         made["decode"] = decode_section.section(runs["decode_peers"], runs["generation"])
     if "end_to_end" in runs:

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_code_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    english, chinese = ((ROOT / f"README{name}.md").read_text(encoding="utf-8") for name in ("", ".zh-CN"))
+    fence = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    assert fence.findall(english) == fence.findall(chinese)
+    blocks = re.findall(r"```python\n(.*?)```", english, re.DOTALL)
     assert len(blocks) == 1
     exec(compile(blocks[0], "README.md", "exec"), {})
     assert "visible" in capsys.readouterr().out
@@ -36,7 +39,7 @@ def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str
     for name, section in made.items():
         text = (ROOT / script["PAGES"][name]).read_text(encoding="utf-8")
         assert f"<!-- {name} -->\n{section}\n<!-- /{name} -->" in text, name
-    assert {"headline", "bench"} <= set(made)
+    assert {"headline", "headline_zh", "bench"} <= set(made)
 
 
 def test_figures_on_the_page_of_speed_are_rows_of_the_table(script: dict[str, Any]) -> None:
@@ -72,7 +75,16 @@ def test_the_headline_sets_both_sides_of_a_row_beside_each_other(script: dict[st
     assert last == "| one new token, 16,384 cached in bfloat16 | 6.6 | 2.2 | 3 |"
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_chinese_readme_has_the_tables_and_headings_of_the_other() -> None:
+    def told(name: str) -> tuple[list[list[str]], int]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        tables = [line for line in text.splitlines() if line.startswith("|")]
+        return [sorted(re.findall(r"\d+(?:[.,]\d+)*", line)) for line in tables], len(re.findall(r"(?m)^#+ ", text))
+
+    assert told("README.md") == told("README.zh-CN.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []
