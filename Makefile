@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation bench-speech format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -100,6 +100,12 @@ bench-tagging-transfer: $(VENV)/.dev
 # A translator beside torch.nn.Transformer, plain torch and, where it is installed (pip install ".[peers]"), CTranslate2.
 bench-translation: $(VENV)/.dev
 	$(BIN)/python benchmarks/translation.py --json benchmarks/results/translation.json
+	$(BIN)/python benchmarks/fill_readme.py
+
+# Speech enhancers on a held-out voice and held-out noises; those that are not installed (pip install ".[speech-peers]") are
+# said to be missing.
+bench-speech: $(VENV)/.dev
+	$(BIN)/python benchmarks/speech.py --json benchmarks/results/speech.json
 	$(BIN)/python benchmarks/fill_readme.py
 
 # One version, sdist, wheel from it, metadata, and the wheel at work in an empty environment.

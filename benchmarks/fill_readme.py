@@ -16,6 +16,7 @@ import bert_section
 import decode_section
 import end_to_end_section
 import headline_section
+import speech_section
 import translation_section
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ PAGES = {
     "end_to_end": "docs/speed.md",
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
+    "speech": "docs/speech.md",
     "tagging_transfer": "docs/bert.md",
     "translation": "docs/translation.md",
 }
@@ -127,6 +129,8 @@ def sections(results: Path) -> dict[str, str]:
         made["tagging_transfer"] = bert_section.transfer(runs["tagging_transfer"])
     if "translation" in runs:
         made["translation"] = translation_section.section(runs["translation"])
+    if "speech" in runs:
+        made["speech"] = speech_section.section(runs["speech"])
     return made
 
 
