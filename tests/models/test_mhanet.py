@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -121,12 +122,9 @@ def test_a_recording_comes_back_as_long_as_it_is_channel_by_channel(rate: int, s
 
 
 def test_a_recording_of_another_rate_is_aligned() -> None:
-    class Open(mhanet.MHANet):
-        def forward(self, magnitudes: Tensor, *rest: object) -> Tensor:  # type: ignore[override]
-            return torch.full_like(magnitudes, 30.0)  # all is speech: what goes in comes out
-
-    net = Open(TINY)
-    net.deviation.fill_(25)
+    net = model()
+    nn.init.zeros_(net.project_out.weight)
+    nn.init.constant_(net.project_out.bias, 30.0)  # all is speech: what goes in comes out
     t = torch.arange(9000) / 22050
     x = 0.3 * torch.sin(2 * torch.pi * 437 * t)
     found = mhanet.Enhancer(net).enhance(x, 22050)
@@ -149,14 +147,71 @@ def test_a_sample_is_out_512_samples_after_it_came_in_and_not_earlier() -> None:
     assert mhanet.LATENCY == 512
 
 
+def test_what_a_stream_has_given_depends_on_nothing_that_comes_later() -> None:
+    """Whatever the future is, bit by bit: what is out after n samples comes from these n."""
+    enhancer = mhanet.Enhancer(model())
+    past = noise(2203)
+    given = []
+    for future in (noise(1500, 2), 50 * noise(1500, 3), torch.zeros(1500)):
+        stream = enhancer.stream()
+        given.append(stream.push(past))
+        with pytest.raises(ValueError, match="finite numbers"):
+            stream.push(torch.full((700,), torch.nan))  # is refused and leaves no trace
+        given[-1] = torch.cat([given[-1], stream.push(future)])
+    # Of the 2203 samples 2048 have left; sample n out is sample n - 256 of the sound.
+    assert all(torch.equal(one[:2048], given[0][:2048]) for one in given)
+    assert not torch.equal(given[1][2048:], given[0][2048:])
+
+
 def test_the_memory_of_a_stream_does_not_grow() -> None:
     stream = mhanet.Enhancer(model()).stream()
     held = []
-    for _ in range(3):
+    for _ in range(4):
         for _ in range(40):
             stream.push(noise(256))
-        held.append(stream.waiting.untyped_storage().nbytes() + sum(c._memory.keys.nbytes for c in stream.caches))
-    assert held[1] == held[2]
+        held.append(sum(storages(stream).values()))
+    assert held[1] == held[2] == held[3] > 1000
+
+
+def storages(root: object) -> dict[int, int]:
+    """Bytes of all memory of tensors that can be reached from an object, by address."""
+    found, seen, todo = {}, set(), [root]
+    while todo:
+        one = todo.pop()
+        if id(one) in seen or isinstance(one, (type, type(gc), type(storages))):
+            continue
+        seen.add(id(one))
+        if isinstance(one, Tensor) and not one.is_mkldnn:  # arranged weights do not grow
+            found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+        todo += gc.get_referents(one)
+    return found
+
+
+def test_a_stream_sees_its_own_window_which_may_be_less_than_the_models() -> None:
+    net = model()
+    x = noise(5003)
+    for window in (1, 2, 5):
+        enhancer = mhanet.Enhancer(net, window=window)
+        seen = mhanet.look(enhancer, x)
+        assert torch.allclose(enhancer.enhance(x), frames.sound(frames.spectra(x) * seen.gain, len(x)), atol=1e-5)
+    assert torch.allclose(enhancer.enhance(x), offline(enhancer, x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_look_shows_the_weights_by_their_distance() -> None:
+    enhancer = mhanet.Enhancer(model())
+    x = noise(2900)
+    seen = mhanet.look(enhancer, x)
+    assert seen.back.shape == (2, 13, 5)
+    assert torch.allclose(seen.back.sum(2), torch.ones(2, 13))
+    assert torch.equal(seen.magnitudes, frames.spectra(x).abs())
+    assert seen.back[:, 2, 3:].eq(0).all()
+    net = enhancer.model
+    first = torch.relu(net.norm(net.project_in(seen.magnitudes)))
+    q, k, _ = (y[0] for y in net.blocks[0].attention.split(first[None]))
+    scores = torch.einsum("htd,hsd->hts", q, k)[:, 9, 5:10] / 11**0.5
+    assert torch.allclose(seen.back[0, 9], scores.softmax(1).mean(0).flip(0), atol=1e-6)
+    assert [len(part) for part in mhanet.look(enhancer, noise(0))] == [0, 0, 2]
 
 
 def test_padding_weighs_nothing_and_silence_does() -> None:

@@ -9,6 +9,7 @@ from scipy import integrate, signal, special
 from torch import Tensor
 
 from mmha.models.mhanet import GAINS, Moments, Statistics, a_priori, frames, gain, noise_power
+from mmha.models.mhanet.gains import Table
 
 RATIOS = 10.0 ** np.linspace(-12, 12, 97)
 
@@ -98,6 +99,16 @@ def test_gains_are_their_formulas_over_the_whole_range(name: str) -> None:
     # Much speech: all of it goes through, whatever the gain.
     assert gain(name, [1e12]).item() == pytest.approx(1.0, abs=2e-6)
     assert np.isfinite(gain(name, [0.0, 1e30])).all()
+
+
+@pytest.mark.parametrize("name", GAINS)
+def test_looked_up_gains_are_those_computed(name: str) -> None:
+    decibels = torch.linspace(-120, 120, 100_003, dtype=torch.float64)
+    wanted = gain(name, 10.0 ** (decibels.numpy() / 10))
+    found = Table(name)(decibels)
+    assert found.dtype == torch.float32
+    assert np.abs(found.numpy() - wanted).max() < 1e-6
+    assert np.abs(found.numpy() / np.maximum(wanted, 1e-30) - 1)[wanted > 0].max() < 1e-5
 
 
 def test_noise_power_is_its_formula_and_keeps_the_power_without_speech() -> None:

@@ -125,6 +125,16 @@ def test_an_arranged_matrix_gives_products_of_any_number_of_rows(
     assert out.equal(theirs.relu() if relu else theirs) == by_torch
 
 
+@pytest.mark.parametrize("rows", [1, 2, 67])
+def test_a_matrix_read_from_afar_is_arranged_though_it_is_small(vendor: Path, rows: int) -> None:
+    x, weight, bias = torch.randn(rows, 257), torch.randn(160, 257), torch.randn(160)
+    made = Arranged(weight, bias, rows=4, is_far=True)
+    assert made.arranged is not None
+    assert Arranged(weight, bias, rows=4).arranged is None
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    assert (made(x) - wanted).norm() <= 2e-6 * wanted.norm()
+
+
 def test_an_arranged_matrix_is_that_of_its_time_and_has_no_gradient(vendor: Path) -> None:
     weight, x = drawn(5 * M, K), torch.randn(11, K)
     made = Arranged(weight, rows=11)

@@ -21,6 +21,8 @@ from mmha.ops.watch import is_plain
 FEWEST_ROWS, FEWEST_PRODUCTS = 8, 1 << 22
 #: Multiply-adds from which a matrix that was arranged for oneDNN is worth the call; with one row, twice as many.
 FEWEST_ARRANGED = 1 << 19
+#: The same where the matrix is read from afar, and reading it takes longest.
+FEWEST_FAR = 1 << 14
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -75,24 +77,27 @@ class Arranged:
     With 4 rows a call takes a quarter to two thirds of the time of torch's. The weights are those of now: what is made
     of them later changes nothing, and they have no gradient.
 
-    Args: weight float32 (M, K); bias (M,); rows, about as many as x will have.
+    Args: weight float32 (M, K); bias (M,); rows, about as many as x will have; is_far, whether a call finds the weights
+        outside the core's own cache each time, because others are used in between: then arranging pays for small ones.
     Shapes: x float32 (N, K) → (N, M).
 
     >>> Arranged(torch.ones(5, 3), -torch.arange(5.0), rows=2, relu=True)(torch.ones(2, 3))[0]
     tensor([3., 2., 1., 0., 0.])
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False, is_far: bool = False
+    ) -> None:
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.relu, self.arranged = relu, None
-        pays = rows * weight.numel() >= FEWEST_ARRANGED
+        self.fewest = FEWEST_FAR if is_far else FEWEST_ARRANGED
+        pays = rows * weight.numel() >= self.fewest
         if pays and weight.dtype == torch.float32 and is_plain(self.weight) and _is_slow_on_mkl():
             self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[0], self.weight.shape[0]
-        fewest = FEWEST_ARRANGED if rows > 1 else 2 * FEWEST_ARRANGED
-        is_small = x.numel() * columns < fewest
+        is_small = x.numel() * columns < (self.fewest if rows > 1 else 2 * self.fewest)
         if self.arranged is None or is_small or x.requires_grad or torch.is_autocast_enabled("cpu"):
             out = F.linear(x, self.weight, self.bias)
             return out.relu_() if self.relu else out

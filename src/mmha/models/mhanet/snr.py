@@ -34,9 +34,17 @@ class Statistics:
         >>> Statistics(torch.zeros(1), torch.ones(1)).ratio(torch.tensor([0.5]))
         tensor([1.])
         """
+        return torch.pow(10.0, self.decibels(mapped) / 10.0).float()
+
+    def decibels(self, mapped: Tensor) -> Tensor:
+        """The same in dB, float64 from -120 to 120.
+
+        >>> Statistics(torch.tensor([3.0]), torch.ones(1)).decibels(torch.tensor([0.5]))
+        tensor([3.], dtype=torch.float64)
+        """
         inside = mapped.double().clamp(EDGE, 1.0 - EDGE)
         decibels = self.deviation * math.sqrt(2.0) * torch.erfinv(2.0 * inside - 1.0) + self.mean
-        return torch.pow(10.0, decibels.clamp(-120.0, 120.0) / 10.0).float()
+        return decibels.clamp(-120.0, 120.0)
 
 
 def a_priori(speech: Tensor, noise: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmha import checks
 from mmha.models.mhanet.frames import FRAME, SHIFT, weight, window
-from mmha.models.mhanet.gains import GAINS, gain
+from mmha.models.mhanet.gains import GAINS, Table
 from mmha.models.mhanet.model import MHANet
+from mmha.models.mhanet.step import Step
 
 WINDOW = 256  # frames that a stream looks back on where the model has no window of its own: 4.1 s
 LATENCY = FRAME  # samples from a sound's coming in to its going out, 32 ms: a frame must be complete
@@ -21,8 +21,8 @@ AT_A_TIME = 64  # frames that go through the network together when so many have 
 class Enhancer:
     """A trained network, and the gain with which its a-priori SNR is put to use.
 
-    Args: model; name, one of `gains.GAINS`; window, the frames that a frame sees, itself among them, None = the
-        model's, or 256 (4.1 s) where the model has none.
+    Args: model, whose weights are taken as they are now; gain, one of `gains.GAINS`; window, the frames that a frame
+        sees, itself among them, None = the model's, or 256 (4.1 s) where the model has none.
     Raises: ValueError for another gain, or a model that looks ahead.
 
     >>> from mmha.models.mhanet import small
@@ -34,6 +34,7 @@ class Enhancer:
         checks.one_of("gain", gain, tuple(GAINS))
         checks.require(model.config.causal, "model", "a causal one, for a stream", "one that looks ahead")
         self.model, self.gain = model.eval(), gain
+        self.step, self.table = Step(model), Table(gain)
         own = model.config.window or WINDOW
         self.window = own if window is None else checks.integer("window", window, 1, model.config.window)
 
@@ -103,9 +104,8 @@ class Stream:
         frames = self.waiting[:, : (count + 1) * SHIFT].unfold(1, FRAME, SHIFT) * self.window
         self.waiting = self.waiting[:, count * SHIFT :]
         seen = torch.fft.rfft(frames)
-        mapped = torch.sigmoid(self.enhancer.model(seen.abs(), self.caches))
-        ratio = self.enhancer.model.statistics.ratio(mapped)
-        factor = torch.from_numpy(gain(self.enhancer.gain, ratio.numpy()).astype(np.float32))
+        mapped = torch.sigmoid(self.enhancer.step(seen.abs(), self.caches))
+        factor = self.enhancer.table(self.enhancer.model.statistics.decibels(mapped))
         made = torch.fft.irfft(seen * factor, FRAME) * self.window
         firsts = torch.cat([self.tail[:, None], made[:, :-1, SHIFT:]], 1)
         self.tail = made[:, -1, SHIFT:].clone()
