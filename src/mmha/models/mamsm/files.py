@@ -14,13 +14,13 @@ from mmha.models.mamsm.scale import Scale
 NAME = "mamsm.json"
 
 
-def save(model: MAMSM, scale: Scale, path: Path, about: dict[str, Any], name: str | None = None) -> None:
+def save(model: MAMSM, scale: Scale, path: Path | str, about: dict[str, Any], name: str | None = None) -> None:
     """Write the model to `path` (.json), its scale and what is known about it, and its weights (float16) beside it.
 
     Raises: OSError when the folder cannot be written.
     """
     document = {"model": "mamsm", "about": about, "config": asdict(model.config), "scale": asdict(scale)}
-    checkpoint.save(path, checkpoint.narrow(model.state_dict()), document, name)
+    checkpoint.save(Path(path), checkpoint.narrow(model.state_dict()), document, name)
 
 
 def load(place: Path | str) -> tuple[MAMSM, Scale]:

@@ -1,0 +1,86 @@
+"""Stage 1 of MAMSM on Haxby's slice: hidden values found in voxels not trained on, beside what needs no model.
+
+    python benchmarks/fmri_stage_1.py --steps 2000
+    python benchmarks/fmri_stage_1.py --steps 2000 --faithful
+
+One line of JSON a run goes to --json, if given. Seconds are of the processor, all threads together: a busy machine does
+not change them much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmha.data import bold
+from mmha.models import mamsm
+from mmha.train.series_fit import Options, Stage
+from mmha.train.settings import Settings
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Train once and score."""
+    found, _, _ = bold.haxby()
+    scale = mamsm.Scale.of(found.values)
+    longest = found.values.shape[1] if given.whole else max(found.lengths)
+    torch.manual_seed(given.seed)
+    sizes = mamsm.BUILDERS[given.size](
+        scale.vocabulary, positions=longest + 2, window=given.window or None, faithful=given.faithful
+    )
+    model = mamsm.MAMSM(sizes)
+    settings = Settings(
+        given.steps, given.rate, given.seed, warmup=given.steps // 20, rounds=4, precision=given.precision
+    )
+    options = Options(given.rows, given.whole, given.faithful, plain_start=given.plain_start)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(model, scale, found.values, found.lengths, settings, folder, options)
+        begun = time.process_time()
+        fitted = stage.fit()
+        seconds = time.process_time() - begun
+    scores = {"model": fitted.scores, **fitted.baselines}
+    epochs = given.steps * given.rows / stage.batches.size
+    return {
+        **vars(given),
+        "json": None,
+        "parameters": sizes.parameters,
+        "processor_seconds": round(seconds),
+        "epochs": round(epochs, 2),
+        "history": fitted.progress.history,
+        "scores": {name: asdict(score) for name, score in scores.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--size", choices=sorted(mamsm.BUILDERS), default="small")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--window", type=int, default=8, help="0 = the whole series")
+    parser.add_argument("--precision", default="bf16-mixed")
+    for name in ("--whole", "--faithful", "--plain-start"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    result = measure(given)
+    if given.json:
+        with given.json.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(result) + "\n")
+    print(f"{result['epochs']} epochs, {result['processor_seconds']} s of the processor")
+    for name, score in result["scores"].items():
+        exact, near = (score[kind]["correct"] / max(1, score[kind]["total"]) for kind in ("exact", "near"))
+        print(f"{name:>10}  exact {exact:7.2%}  near {near:7.2%}  rms {score['rms']:.4f}  loss {score['loss']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
