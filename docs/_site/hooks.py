@@ -25,7 +25,7 @@ PROJECT = {
     "CHANGELOG.md": "project/changelog.md",
 }
 """Pages of the repository's root, and where they stand in the site."""
-MODELS = {"Models", "模型"}
+MODELS, EXAMPLES = {"Models", "模型"}, {"Examples", "示例"}
 LINK = re.compile(r"(\]\(|src=\"|href=\")(?!\w+:|#|/)([^)\"#\s]+)((?:#[^)\"\s]*)?)(?=[)\"])")
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 OUTSIDE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
@@ -43,10 +43,11 @@ def on_files(files: Files, config: Any) -> Files:
             if path.is_file() and not left_out and files.get_file_from_path(inner) is None:
                 _add(files, config, inner, path)
     named = json.dumps(config.nav)
-    section = next(entry for entry in config.nav if isinstance(entry, dict) and MODELS & set(entry))
-    for page in files.documentation_pages():  # a page that the navigation does not name stands with the models
+    sections = {title: pages for entry in config.nav if isinstance(entry, dict) for title, pages in entry.items()}
+    for page in files.documentation_pages():  # what the navigation does not name stands with its like
         if f'"{page.src_uri}"' not in named:
-            next(iter(section.values())).append(page.src_uri)
+            like = EXAMPLES if page.src_uri.startswith("examples/") else MODELS
+            next(pages for title, pages in sections.items() if title in like).append(page.src_uri)
     waiting = list(files.documentation_pages())
     while waiting:
         for found in _targets(waiting.pop()):
