@@ -78,6 +78,32 @@ def test_a_sentence_is_translated_and_its_words_are_aligned(tmp_path: Path) -> N
     assert {word: looked[word] for word in pairs} == pairs
 
 
+def test_a_tree_of_guesses_gives_the_greedy_text_in_fewer_passes(tmp_path: Path) -> None:
+    found = re.search(
+        r"^96 tokens in (\d+) passes; .* the same: True$", run("speculative_decoding", tmp_path), re.MULTILINE
+    )
+    assert found
+    assert int(found[1]) < 80
+
+
+def test_questions_that_come_together_are_answered_together(tmp_path: Path) -> None:
+    found = re.fullmatch(
+        r"20 questions in passes of \[(.*)\] texts; .* differ by (\S+)\n", run("serve_embeddings", tmp_path)
+    )
+    assert found
+    counts = [int(count) for count in found[1].split(", ")]
+    assert sum(counts) == 20
+    assert len(counts) < 20
+    assert float(found[2]) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_loss_of_one(tmp_path: Path) -> None:
+    losses = [float(run("train_on_two_processes", tmp_path, n).split()[2]) for n in ("1", "2")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] < 0.1
+
+
 def test_every_example_has_a_page_in_the_index_and_is_tested() -> None:
     names = [script.stem for script in SCRIPTS]
     assert names == sorted(page.stem for page in (ROOT / "docs" / "examples").glob("*.md"))
