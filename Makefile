@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-tagging-transfer bench-translation bench-speech format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -86,6 +86,10 @@ bench-end-to-end: $(VENV)/.dev
 bench-bert: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert.py --json benchmarks/results/bert.json
 	$(BIN)/python benchmarks/fill_readme.py
+
+# MAMSM on real and on simulated tasks, beside regression, ICA, dictionary learning and itself in parts. Some minutes.
+bench-fmri: $(VENV)/.dev
+	$(BIN)/python benchmarks/fmri.py --json benchmarks/results/fmri.json
 
 bench-bert-twin: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert_twin.py --json benchmarks/results/bert_twin.json --plot docs/images/bert_twin.png

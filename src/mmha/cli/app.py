@@ -14,7 +14,22 @@ from typing import Annotated
 
 import typer
 
-from mmha.cli import bench, data, demo, embed, enhance, fill_mask, generate, info, mask, tag, train, translate, view
+from mmha.cli import (
+    bench,
+    data,
+    demo,
+    embed,
+    enhance,
+    fill_mask,
+    fmri,
+    generate,
+    info,
+    mask,
+    tag,
+    train,
+    translate,
+    view,
+)
 from mmha.cli.printing import examples
 
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
@@ -63,6 +78,7 @@ app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.add_typer(fmri.app, name="fmri")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,13 +24,13 @@ from mmha import checks
 from mmha.metrics.series import correlation
 from mmha.train.run import Progress, Run, Settings
 
-RATE, EPOCHS, ROUNDS = 5e-4, 100, 20
+RATE, EPOCHS, ROUNDS = 5e-4, 30, 20
 
 
 def settings(epochs: int = EPOCHS, rate: float = RATE, seed: int = 1) -> Settings:
     """Adam over all volumes at a time; the rate falls to 0 along a line.
 
-    100 epochs where 2000 are published: more make time courses worse on volumes that were not trained on.
+    30 epochs where 2000 are published: more make time courses worse on volumes that were not trained on.
     """
     return Settings(epochs, rate, seed, rounds=min(ROUNDS, epochs), eps=1e-8, weight_decay=0.0, clip=None)
 

@@ -6,6 +6,7 @@ Detrending, standardising, automatic masks and haemodynamic convolution are nile
 
 from mmha.data.bold.events import design as design
 from mmha.data.bold.events import events as events
+from mmha.data.bold.glm import glm as glm
 from mmha.data.bold.haxby import haxby as haxby
 from mmha.data.bold.images import Bold as Bold
 from mmha.data.bold.images import image as image

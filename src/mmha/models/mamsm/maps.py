@@ -13,7 +13,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 ALPHA, SHARE = 0.01, 0.3
 
 
-def spatial(values: Any, courses: Any, alpha: float = ALPHA) -> Floats:
+def spatial(values: Any, courses: Any, alpha: float = ALPHA, turn: bool = False) -> Floats:
     """How much of each time course is in each voxel.
 
     min over w_v of |values_v − courses · w_v|² / 2T + alpha · |w_v|₁, voxel by voxel, time courses and values with mean
@@ -28,7 +28,7 @@ def spatial(values: Any, courses: Any, alpha: float = ALPHA) -> Floats:
     >>> t = np.arange(20.0)
     >>> courses = np.stack([np.sin(t), np.cos(3 * t)], 1)
     >>> spatial(np.stack([5 * np.sin(t), -np.cos(3 * t)]), courses, alpha=0.25).round(2).tolist()
-    [[0.75, 0.0], [0.0, 0.75]]
+    [[0.75, 0.0], [0.0, -0.75]]
     """
     values, courses = np.asarray(values, np.float64), np.asarray(courses, np.float64)
     fits = values.ndim == courses.ndim == 2 and values.shape[1] == len(courses)
@@ -45,7 +45,7 @@ def spatial(values: Any, courses: Any, alpha: float = ALPHA) -> Floats:
         warnings.simplefilter("ignore", ConvergenceWarning)  # time courses may be nearly alike
         model = Lasso(alpha=alpha, fit_intercept=False, precompute=x.T @ x, max_iter=2000).fit(x, y)
     found = np.asarray(model.coef_, np.float64).reshape(len(values), courses.shape[1])
-    turned = (found < 0).sum(0) > (found > 0).sum(0)
+    turned = turn & ((found < 0).sum(0) > (found > 0).sum(0))
     return np.asarray(np.where(turned, -found, found) + 0.0)  # no -0
 
 
