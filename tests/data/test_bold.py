@@ -152,6 +152,14 @@ def _text(folder: Path) -> dict[str, Any]:
     return {"bold": folder / "a.nii.gz"}
 
 
+def _claims_much(folder: Path) -> dict[str, Any]:
+    content = bytearray(write(folder / "whole.nii", volumes()).read_bytes())
+    content[42:50] = np.array([30000, 30000, 30000, 1000], "<i2").tobytes()  # X, Y, Z and T
+    with gzip.open(folder / "a.nii.gz", "wb") as out:
+        out.write(content)
+    return {"bold": folder / "a.nii.gz", "mask": None}
+
+
 def _spoilt(number: float, at: Any = (1, 2, 1)) -> Make:
     def make(folder: Path) -> dict[str, Any]:
         data = volumes()
@@ -169,7 +177,7 @@ def _with(**more: Any) -> Make:
 
 
 def _header(**more: Any) -> Make:
-    return lambda folder: {"bold": write(folder / "a.nii", volumes(), **more)}
+    return lambda folder: {"bold": write(folder / "a.nii", **({"data": volumes()} | more))}
 
 
 def _two(second: Any, **more: Any) -> Make:
@@ -201,6 +209,9 @@ def _confounds(content: str) -> Make:
         (_three, r"a\.nii: expected a 4-D image \(X, Y, Z, T\), got shape \(5, 3, 2\)$"),
         (_cut_off, r"a\.nii\.gz: expected a whole image, got a file that ends early or is damaged$"),
         (_cut_off_inside, r"a\.nii: expected a whole image, got a file that ends early or is damaged$"),
+        (_claims_much, r"a\.nii\.gz: expected a whole image, got a file that ends early or is damaged$"),
+        (_header(data=volumes().astype(np.complex64)), r"a\.nii: expected an image of real numbers, got complex64$"),
+        (_masked((*SHAPE, 2)), r"other\.nii: expected a 3-D image \(X, Y, Z\), got shape \(5, 3, 2, 2\)$"),
         (_text, r"a\.nii\.gz: expected a NIfTI image, got another or a damaged file \("),
         (
             _spoilt(np.nan),

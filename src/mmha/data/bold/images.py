@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ Paths = str | Path | Sequence[str | Path]
 
 SLAB = 1 << 23  # numbers that are unpacked at a time: 64 MB where a header's scale makes them float64
 SHORTEST, LONGEST = 0.05, 30.0  # seconds between volumes; beyond these a header counts in milliseconds, or in nothing
+DENSEST = 1032  # bytes that one byte of a .gz can become
+ENDS_EARLY = "expected a whole image, got a file that ends early or is damaged"
 UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 
 
@@ -135,6 +138,13 @@ def _open(path: Path, dimensions: int = 4) -> Any:
     if len(shape) != dimensions or 0 in shape:
         letters = "(X, Y, Z, T)" if dimensions == 4 else "(X, Y, Z)"
         raise ValueError(f"{path}: expected a {dimensions}-D image {letters}, got shape {checks.shape_text(shape)}")
+    kind = np.dtype(found.get_data_dtype())
+    if kind.kind not in "iuf":
+        raise ValueError(f"{path}: expected an image of real numbers, got {kind}")
+    # What a header claims takes memory: no more of it than the file can hold.
+    most = path.stat().st_size * {".nii": 1, ".gz": DENSEST}.get(path.suffix, DENSEST)
+    if math.prod(shape) * kind.itemsize > most:
+        raise ValueError(f"{path}: {ENDS_EARLY}")
     return found
 
 
@@ -181,7 +191,7 @@ def _read(path: Path, proxy: Any, part: Any) -> Any:
     try:
         return proxy[part]
     except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a whole image, got a file that ends early or is damaged") from error
+        raise ValueError(f"{path}: {ENDS_EARLY}") from error
 
 
 def _slabs(found: Any) -> Iterator[tuple[int, Any]]:
