@@ -58,13 +58,24 @@ def plainly(settings: Settings, dropout: float) -> nn.Module:
         batch = batches(step, 0, 1)
         optimizer.zero_grad()
         sum(total / count for total, count in zip(loss(model, batch), counts(batch), strict=True)).backward()
+        for parameter in model.parameters():
+            if settings.clip_value:
+                parameter.grad = parameter.grad.clamp(-settings.clip_value, settings.clip_value)
         if settings.clip:
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"accumulate": 3, "clip": None, "schedule": "noam"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"accumulate": 2},
+        {"accumulate": 3, "clip": None, "schedule": "noam"},
+        {"clip": None, "clip_value": 0.002},
+    ],
+)
 def test_it_trains_as_a_plain_loop_does(tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, **changes)
     fit(new_run(tmp_path, settings, dropout=0.0))
@@ -132,6 +143,7 @@ def test_another_run_is_not_continued(tmp_path: Path) -> None:
         ({"steps": 0}, "`steps`: expected an integer >= 1, got 0"),
         ({"rate": 0.0}, "`rate`: expected a learning rate > 0, got 0.0"),
         ({"clip": 0.0}, "`clip`: expected a norm > 0 or None, got 0.0"),
+        ({"clip_value": -1.0}, "`clip_value`: expected a number > 0 or None, got -1.0"),
         ({"average": 1.0}, "`average`: expected 0 <= average < 1, got 1.0"),
         ({"schedule": "cosine"}, "`schedule`: expected 'linear' or 'noam', got 'cosine'; did you mean 'linear'?"),
         ({"precision": "16"}, "`precision`: expected '32-true' or 'bf16-mixed', got '16'"),
