@@ -24,7 +24,7 @@ import torch
 from mmha.data import bold
 from mmha.metrics import Accuracy
 from mmha.models import mamsm
-from mmha.train.series import Batch, Batches, Hiding
+from mmha.train.series import REST, Batch, Batches, Hiding
 from mmha.train.series_fit import Options, Stage
 from mmha.train.series_scores import NEAR, Scores
 from mmha.train.settings import Settings
@@ -32,7 +32,7 @@ from mmha.train.settings import Settings
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Train once and score."""
-    found, _, _ = bold.haxby()
+    found, _, labels = bold.haxby()
     scale = mamsm.Scale.of(found.values)
     longest = found.values.shape[1] if given.whole else max(found.lengths)
     torch.manual_seed(given.seed)
@@ -44,8 +44,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         given.steps, given.rate, given.seed, warmup=given.steps // 20, rounds=4, precision=given.precision
     )
     options = Options(given.rows, given.whole, given.faithful, plain_start=given.plain_start)
+    # Each block of pictures has its number: runs begin and end with rest, so no two of them touch.
+    number = np.cumsum(np.r_[True, labels[1:] != labels[:-1]])
+    blocks = np.where(labels == "rest", REST, number) if given.blocks else None
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(model, scale, found.values, found.lengths, settings, folder, options)
+        stage = Stage(model, scale, found.values, found.lengths, settings, folder, options, blocks)
         begun = time.process_time()
         fitted = stage.fit()
         seconds = time.process_time() - begun
@@ -102,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--window", type=int, default=8, help="0 = the whole series")
     parser.add_argument("--precision", default="bf16-mixed")
-    for name in ("--whole", "--faithful", "--plain-start"):
+    for name in ("--whole", "--faithful", "--plain-start", "--blocks"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

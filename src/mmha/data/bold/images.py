@@ -90,10 +90,10 @@ def load(
     checks.require(same, "bold", "one TR in all runs", f"{min(seconds):g} to {max(seconds):g} s")
     lengths = [int(one.shape[3]) for one in images]
     numbers = clean.run_numbers(runs, lengths)
+    table = None if confounds is None else clean.confounds(_listed(confounds), lengths)
     inside = _automatic(images) if mask is None else _mask(mask, first)
     values = _extract(images, inside)
     inside, values = _usable(inside, values, numbers, drop)
-    table = None if confounds is None else clean.confounds(_listed(confounds), lengths)
     clean.clean(values, numbers, table, detrend=detrend, standardize=standardize)
     return Bold(values, seconds[0], inside, np.asarray(first.affine, np.float64), numbers)
 
