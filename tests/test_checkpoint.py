@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,23 @@ def test_a_crash_while_writing_leaves_the_old_one_whole(tmp_path: Path) -> None:
     assert torch.equal(tensors["a"], STATE["a"])
 
 
+def test_pieces_that_end_early_leave_the_old_file_whole(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "x", iter([b"ab", b"", b"c"]))
+
+    def broken() -> Iterator[bytes]:
+        yield b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write(tmp_path / "x", broken())
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"abc"]
+
+
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"tensors": 3, "sha256": ""}', '{"tensors": "../x", "sha256": ""}']
-)
+    "content",
+    ["", "{", "[]", "{}", '{"tensors": 3, "sha256": ""}', '{"tensors": "../x", "sha256": ""}',
+     pytest.param("[" * 200_000, id="deep")],
+)  # fmt: skip
 def test_a_damaged_document_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(ValueError, match=r"state\.json: expected a checkpoint, got a damaged document"):

@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
         name, digest = document["tensors"], document["sha256"]
         if Path(name).name != name:
             raise ValueError("the tensors' name is not a plain file name")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a checkpoint, got a damaged document ({error})") from None
     data = (path.parent / name).read_bytes()
     if _digest(data) != digest:

@@ -14,6 +14,7 @@ import pytest
 
 from mmha import checkpoint
 from mmha.cli import app
+from mmha.cli.translate_job import print_result
 from mmha.models import seq2seq
 
 
@@ -39,6 +40,8 @@ def test_the_file_says_how_it_was_made(pairs: Path, tmp_path: Path, capsys: pyte
     )
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == str(tmp_path / "out" / "seq2seq.json")
+    print_result(result | {"repeated_pairs": 3})
+    assert "\n           3 more were left out, nearly the same as some that are trained on\n" in capsys.readouterr().out
     about = json.loads((tmp_path / "out" / "seq2seq.json").read_text())["about"]
     assert {key: value for key, value in result.items() if key != "model"} == about
     assert about["command"] == (

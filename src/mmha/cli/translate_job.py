@@ -16,10 +16,12 @@ from mmha.cli.train_translate import STEPS
 from mmha.cli.training import bar, steps_in, steps_of
 from mmha.data.parallel import Pair, Split
 from mmha.models import seq2seq as models
+from mmha.models.seq2seq.text import translate_texts
 from mmha.train import settings, translation
 from mmha.train.run import Run
 
 FILE = "seq2seq.json"
+ANY = 1 << 30  # tokens of a sentence: whatever the test pages hold is translated
 LAST = 5  # rounds whose weights are averaged (Vaswani et al. 2017, section 6.1)
 
 Coded = list[list[int]]
@@ -129,9 +131,9 @@ class Job:
         return result
 
     def scores(self, model: models.Seq2Seq) -> dict[str, tuple[float, str]]:
-        """chrF and BLEU on the test pages, beam 4, and how sacrebleu names what it did."""
-        sources, _ = self.encoded(self.parts.test)
-        found = [self.tokenizer.decode(best[0].tokens) for best in models.translate(model, sources)]
+        """chrF and BLEU on the test pages, as `mmha translate` has it, and how sacrebleu names what it did."""
+        sources = [pair.source for pair in self.parts.test]
+        found = [one.text for one in translate_texts(model, self.tokenizer, sources, longest=ANY)]
         return metrics.translation(found, [pair.target for pair in self.parts.test])
 
     def save(self, model: models.Seq2Seq, result: dict[str, Any]) -> None:
@@ -142,6 +144,9 @@ class Job:
 def print_result(result: dict[str, Any]) -> None:
     """For people: what came out."""
     print(f"{result['model']}: {result['parameters']:,} parameters, {result['seconds']} s of training")
+    train, dev, test = (result["pairs"][name] for name in ("train", "dev", "test"))
+    print(f"pairs      {train:,} to train on, {dev:,} to choose on, {test:,} to report on, whole pages each;")
+    print(f"           {result['repeated_pairs']:,} more were left out, nearly the same as some that are trained on")
     print(f"validation {result['dev_nats_per_token']:.3f} nats per token (round {result['best_round']})")
     for name, (score, signature) in result.get("test", {}).items():
         print(f"test       {name} {score:.1f}  {signature}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -146,17 +145,20 @@ def _candidates(alive: Sequence[Search[Found]], values: Floats, names: Integers)
     Shapes: values, names (texts of all searches, k): log-probabilities of the likeliest tokens after each text, and
     these tokens.
     """
-    counts = np.array([len(one.alive) for one in alive])
-    first, most, kinds = counts.cumsum() - counts, counts.max(), values.shape[1]
-    totals = np.full((len(alive), most, kinds), -np.inf)
-    totals[np.arange(most) < counts[:, None]] = values + np.array([[h.total] for one in alive for h in one.alive])
-    totals = totals.reshape(len(alive), -1)
+    count, kinds = len(alive[0].alive), values.shape[1]
+    if any(len(one.alive) != count for one in alive):
+        row = 0
+        for one in alive:
+            stop = row + len(one.alive)
+            yield from _candidates([one], values[row:stop], names[row:stop])
+            row = stop
+        return
+    totals = (values + np.array([[text.total] for one in alive for text in one.alive])).reshape(len(alive), -1)
     order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * alive[0].width]
-    parents, ranks = np.divmod(order, kinds)
-    rows = np.minimum(first[:, None] + parents, len(values) - 1)  # a search with fewer texts has nothing behind them
-    columns = (np.take_along_axis(totals, order, 1), parents, names[rows, ranks], values[rows, ranks])
-    for count, *found in zip(counts.tolist(), *(column.tolist() for column in columns), strict=True):
-        yield islice(map(Candidate, *found), count * kinds)
+    places = order + np.arange(0, totals.size, count * kinds)[:, None]
+    found = totals.ravel()[places], order // kinds, names.ravel()[places], values.ravel()[places]
+    for row_of_each in zip(*(column.tolist() for column in found), strict=True):
+        yield map(Candidate, *row_of_each)
 
 
 def _likeliest(logits: Tensor, width: int) -> tuple[Floats, Integers]:

@@ -1,4 +1,4 @@
-"""Texts in, translations out, in the order of the texts: in batches of similar length, long texts in parts."""
+"""Texts in, translations out, in the order of the texts: sentence by sentence, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BATCH, LONGEST = 32, 256
 WINDOW = 8  # batches that are sorted by length together
 SHOWN = 40  # characters of a text in a message
 Search = Callable[[Sequence[str]], list[tuple["Wording", ...]]]
-#: Where a sentence ends: a stop, the quotes and brackets behind it, and white space, which East Asian stops go without.
+_SHORT = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "no", "nr", "vs", "fig", "approx"))
+#: Where a sentence may end: a stop, quotes and brackets behind it, and white space, which East Asian stops go without.
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。\uff01\uff1f…]+["'”’」』\uff09]*\s*""")
 
 
@@ -67,9 +68,11 @@ def translate_texts(
 ) -> Iterator[Translated]:
     """The translations of the texts, in their order, each as soon as those before it are there.
 
-    Args: batch: how many sentences are translated together, those of similar length; longest: a text of more tokens is
-        split where sentences end, and its parts are translated each by itself; names: what messages call each
-        text. White space around a text counts for nothing.
+    Each sentence of a text is translated by itself.
+
+    Args: batch: how many sentences are translated together, those of similar length; longest: the most tokens of a
+        sentence, one of more is cut at stops inside it; names: what messages call each text. White space around a text
+        counts for nothing.
     Raises: TypeError when the texts are not strings; ValueError when an argument does not fit or a sentence alone is
         too long; before anything is translated.
 
@@ -126,16 +129,44 @@ def _joined(parts: Sequence[Part], n_best: int) -> tuple[Wording, ...]:
 
 
 def split(tokenizer: Tokenizer, text: str, longest: int, name: str = "text") -> list[str]:
-    """The text in parts of at most so many tokens, cut where sentences end; no parts when there is nothing in it.
+    """The sentences of a text, which is what models have learned from; none when there is nothing in it.
 
-    Raises: ValueError when a sentence alone has more.
+    A sentence of more than `longest` tokens is cut behind any stop inside it.
 
-    >>> split(Tokenizer([]), "One. Two! Three? ", 9)
-    ['One. Two!', 'Three?']
+    Raises: ValueError when a stretch without a stop alone has more.
+
+    >>> split(Tokenizer([]), "Mr. Hill came, i.e. he saw 3.5 cats. Who? ", 40)
+    ['Mr. Hill came, i.e. he saw 3.5 cats.', 'Who?']
     """
-    text = text.strip()
-    if not text or len(tokenizer.encode(text)) <= longest:
-        return [text] if text else []
+    parts = []
+    for sentence in sentences(text.strip()):
+        fits = len(tokenizer.encode(sentence)) <= longest
+        parts += [sentence] if fits else _cut(tokenizer, sentence, longest, name)
+    return parts
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text: each ends at a stop and what closes behind it, unless the next word begins small or with
+    a digit, or the stop is that of an abbreviation or of a list's number.
+
+    >>> sentences('1. He said "Go!" Then J. Hill left, e.g. by bus. (Yes.) 好。不好。')
+    ['1. He said "Go!"', 'Then J. Hill left, e.g. by bus.', '(Yes.)', '好。', '不好。']
+    """
+    found, start = [], 0
+    for stop in _END.finditer(text):
+        following = text[stop.end() : stop.end() + 1]
+        word = text[start : stop.start()].split()[-1:]
+        last = word[0].lstrip("([\"'“‘„«").lower() if word else ""
+        short = len(last) < 2 or "." in last or last in _SHORT or text[start : stop.start()].strip().isdigit()
+        wide = unicodedata.east_asian_width(text[stop.start()]) in "WF"
+        if following and (wide or not (following.islower() or following.isdigit() or (short and stop[0][0] == "."))):
+            found.append(text[start : stop.end()].strip())
+            start = stop.end()
+    return [part for part in (*found, text[start:].strip()) if part]
+
+
+def _cut(tokenizer: Tokenizer, text: str, longest: int, name: str) -> list[str]:
+    """Parts of at most so many tokens, as few as go, each cut behind a stop."""
     parts, start, stop = [], 0, 0
     for end in (*(found.end() for found in _END.finditer(text)), len(text)):
         if stop > start and len(tokenizer.encode(text[start:end].strip())) > longest:
