@@ -26,6 +26,7 @@ PAGES = {
     "bench": "docs/speed.md",
     "decode": "docs/speed.md",
     "end_to_end": "docs/speed.md",
+    **dict.fromkeys(("bench_zh", "decode_zh", "end_to_end_zh"), "docs/zh/speed.md"),
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "speech": "docs/speech.md",
@@ -131,7 +132,7 @@ def sections(results: Path) -> dict[str, str]:
         made["translation"] = translation_section.section(runs["translation"])
     if "speech" in runs:
         made["speech"] = speech_section.section(runs["speech"])
-    return made
+    return made | {f"{name}_zh": made[name] for name in ("bench", "decode", "end_to_end") if name in made}
 
 
 def main(results: Path) -> None:

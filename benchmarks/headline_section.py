@@ -55,7 +55,7 @@ CHINESE = Words(
     "单位毫秒，与 torch {torch} 的 `scaled_dot_product_attention` 并列；{cpu}，2 个线程，{isa} 内核；"
     "双方在同一次运行中轮流计时，取中位数。8 个头，每头 64 维；新词元一栏是 32 个头、每头 128 维，共用缓存的 8 个头。"
     "`make bench`（{bench}）和 `make bench-decode`（{decode}）打印全部各行；"
-    "[速度](docs/speed.md)一页（英文）有更多的行、其他同类、完整模型，以及我们落后的地方。",
+    "[速度](docs/zh/speed.md)一页有更多的行、其他同类、完整模型，以及我们落后的地方。",
     "| 工作 | torch | mmha | 倍数 |",
     (
         "前向，无掩码，4096 个词元",
