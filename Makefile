@@ -52,8 +52,8 @@ test-all: check docs native native-sanitized native-thread native-emulated $(VEN
 
 # The site in site/ and, in Chinese, site/zh/: a warning is an error, a link that leads nowhere is a warning.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file mkdocs.zh.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file mkdocs.zh.yml
 
 # The kernels without Python: plain, under AddressSanitizer and UBSan, under ThreadSanitizer, and the instruction sets
 # that this machine lacks.

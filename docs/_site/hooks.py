@@ -27,6 +27,7 @@ PROJECT = {
 """Pages of the repository's root, and where they stand in the site."""
 MODELS, EXAMPLES = {"Models", "模型"}, {"Examples", "示例"}
 LINK = re.compile(r"(\]\(|src=\"|href=\")(?!\w+:|#|/)([^)\"#\s]+)((?:#[^)\"\s]*)?)(?=[)\"])")
+LANGUAGE = re.compile(r"^\[(?:English|中文)\].*$", re.MULTILINE)  # the site has its own choice of language
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 OUTSIDE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 UNTRANSLATED = '!!! note "本页尚无中文版"\n    以下为英文原文。\n\n'
@@ -71,7 +72,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return link[0]
         return link[1] + os.path.relpath(places[found], Path(page.file.src_uri).parent) + link[3]
 
-    parts = FENCE.split(markdown)
+    parts = FENCE.split(LANGUAGE.sub("", markdown))
     text = "".join(part if FENCE.fullmatch(part) else LINK.sub(pointed, part) for part in parts)
     is_english = _is_chinese(config) and CHINESE not in source.parents and ".zh-CN" not in source.name
     if not is_english or page.file.src_uri.startswith("api/"):
@@ -126,7 +127,7 @@ def _places(files: Files) -> dict[Path, str]:
 
 def _targets(page: File) -> list[Path]:
     source = Path(str(page.abs_src_path))
-    text = FENCE.sub("", source.read_text(encoding="utf-8"))
+    text = LANGUAGE.sub("", FENCE.sub("", source.read_text(encoding="utf-8")))
     return [_resolve(source, link[2]) for link in LINK.finditer(text)]
 
 
