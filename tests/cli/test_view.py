@@ -58,6 +58,7 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(capsys: pytest.CaptureFixt
     assert "`--port`: expected it with --serve, got it alone" in failure(capsys, "--port", "80", *out)
     assert "got 70000" in failure(capsys, "--serve", "--port", "70000")
     assert "no such folder, for --out page.html" in failure(capsys, "--out", str(tmp_path / "none" / "page.html"))
+    assert "none.wav: No such file" in failure(capsys, "--recording", str(tmp_path / "none.wav"), *out)
     assert "expected one of tagger.json" in failure(capsys, "--model", str(tmp_path), *out)
     (tmp_path / "other.json").write_text("{}")
     assert "expected a checkpoint" in failure(capsys, "--model", str(tmp_path / "other.json"), *out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from mmha.view import gather, page
 
@@ -36,7 +37,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
-    return gather.gather(gather.Models(), gather.Texts())
+    sound = torch.randn(16000, generator=torch.Generator().manual_seed(5)) * 0.1
+    return gather.gather(gather.Models(), gather.Texts(), sound)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,16 @@ def test_step_n_shows_n_tokens(browser: Browser, file: Path, data: dict[str, Any
         assert shown.locator("#generation .word:not(.later)").count() == n
     shown.get_by_role("button", name="Back").click()
     assert shown.locator("#generation .word.later").count() == 1
+
+
+def test_a_recording_says_where_a_frame_looked(browser: Browser, file: Path, data: dict[str, Any]) -> None:
+    shown = opened(browser, file)
+    shown.locator("#recording canvas").first.focus()
+    shown.keyboard.press("Home")
+    assert "The frame at 0.00 s looked most at 0.00 s (100 %)" in shown.locator("#recording .said").inner_text()
+    shown.keyboard.press("End")
+    last = data["recording"]["frames"] - 1
+    assert f"The frame at {last * 0.016:.2f} s" in shown.locator("#recording .said").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmha.models import bert, causal_lm
+from mmha.models import bert, causal_lm, mhanet
 from mmha.models.bert.looks import attention
 from mmha.models.seq2seq import explanation
 from mmha.models.seq2seq.text import translate_texts
@@ -117,6 +118,29 @@ def test_a_translation_looks_at_the_words_of_its_source(models: gather.Models) -
     assert torch.allclose(weights[:, :, -1, -1], every[:, :, -1, -1].double(), atol=6e-4)  # the ends are one token each
 
 
+def test_a_recording_has_its_spectra_its_gains_and_weights_that_look_back(models: gather.Models) -> None:
+    sound = torch.randn(256 * 37, generator=torch.Generator().manual_seed(5)) * 0.1
+    enhancer = mhanet.Enhancer(models.get("mhanet"))
+    found = looks.recorded(enhancer, sound)
+    frames, reach = found["frames"], found["reach"]
+    assert (frames, reach) == (38, 38)
+
+    def numbers(text: str, width: int) -> Tensor:
+        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8).view(frames, width).double() / 255
+
+    spectrum = torch.fft.rfft(sound[256 * 10 : 256 * 12] * torch.hamming_window(512, periodic=False)).abs()
+    decibels = (numbers(found["level"], 257)[11] - 1) * found["range"]  # frame 0 begins half a frame before the sound
+    assert torch.allclose(decibels - decibels.max(), (20 * (spectrum / spectrum.max()).log10()).double(), atol=0.3)
+    gain = 10 ** ((numbers(found["gain"], 257) - 1) * found["depth"] / 20)
+    assert torch.allclose(gain, mhanet.look(enhancer, sound).gain.clamp(0.01, 1).double(), rtol=0.02)
+    for block in found["back"]:
+        weights = numbers(block, reach) ** 2
+        assert torch.allclose(weights.sum(1), torch.ones(()).double(), atol=0.03)
+        assert torch.equal(weights, weights.tril())  # no frame looks at what was before the first
+    with pytest.raises(ValueError, match=r"`recording`: expected at least 256 samples at 16000 Hz, got 255"):
+        looks.recorded(enhancer, sound[:255])
+
+
 def test_what_a_page_has_no_room_for_is_refused(models: gather.Models) -> None:
     with pytest.raises(ValueError, match=r"`--sentence`: expected 1 to 64 words, got 65 words"):
         looks.tagged(models.get("tagger"), ["a"] * 65, "--sentence")
@@ -138,7 +162,7 @@ def test_models_are_known_by_what_their_files_say(models: gather.Models, tmp_pat
     with pytest.raises(ValueError, match="one model of a kind, got two of kind 'bert'"):
         gather.placed([gather.SHIPPED / "bert.json", gather.SHIPPED / "bert.json"])
     with pytest.raises(
-        FileNotFoundError, match=r"expected one of tagger.json, bert.json, causal_lm.json or seq2seq.json"
+        FileNotFoundError, match=r"expected one of tagger.json, bert.json, causal_lm.json, seq2seq.json or mhanet.json"
     ):
         gather.placed([tmp_path])
     causal_lm.save(*models.get("causal_lm"), tmp_path / "causal_lm.json", {})

@@ -14,12 +14,15 @@ import typer
 from mmha.cli.printing import examples
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmha.view.gather import Models, Texts
 
 EXAMPLES = examples(
     "mmha view",
     'mmha view --mask "causal & window(7)" --sentence "I saw a saw." --out saw.html',
     'mmha view --prompt "I have a dream" --no-open',
+    "mmha view --recording noisy.wav",
     "mmha view --serve --port 8000",
 )
 LARGEST = 1024  # queries and keys that a page draws
@@ -30,6 +33,7 @@ Size = Annotated[int | None, typer.Option(help="Its queries and keys.")]
 Sentence = Annotated[str | None, typer.Option(metavar="TEXT", help="Through the tagger and BERT; may hold a [MASK].")]
 Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What the language model goes on with.")]
 Source = Annotated[str | None, typer.Option(metavar="TEXT", help="What is translated.")]
+Recording = Annotated[Path | None, typer.Option(metavar="FILE", help="A sound file, whose beginning is enhanced.")]
 Model = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE|FOLDER", help="A model of yours instead of the shipped one of its kind; repeatable."),
@@ -48,6 +52,7 @@ def view(
     sentence: Sentence = None,
     prompt: Prompt = None,
     source: Source = None,
+    recording: Recording = None,
     model: Model = None,
     out: Out = Path("mmha-view.html"),
     serve: Serve = False,
@@ -65,32 +70,41 @@ def view(
     given: dict[str, Any] = {"mask": mask, "size": size, "sentence": sentence, "prompt": prompt, "source": source}
     texts = replace(Texts(), **{name: value for name, value in given.items() if value is not None})
     models = Models(placed(model or []))
+    if not serve:
+        writable("--out", out)
+    sound = None if recording is None else _heard(recording)
     if serve:
-        _serve(models, texts, port or 0, open)
+        _serve(models, texts, sound, port or 0, open)
         return
-    writable("--out", out)
-    _write(models, texts, out)
+    _write(models, texts, sound, out)
     if _wanted(open):
         _show(out.resolve().as_uri())
 
 
-def _write(models: Models, texts: Texts, out: Path) -> None:
+def _heard(recording: Path) -> Tensor:
+    """The beginning of the first channel at 16 kHz. Raises: as `sound.Reader`."""
+    from mmha.cli.enhance_plot import beginning
+
+    return beginning(recording)
+
+
+def _write(models: Models, texts: Texts, sound: Tensor | None, out: Path) -> None:
     from mmha import checkpoint
     from mmha.view.gather import gather
     from mmha.view.page import build
 
-    page = build(gather(models, texts)).encode()
+    page = build(gather(models, texts, sound)).encode()
     checkpoint.write(out, page)
     print(f"wrote {out}: {len(page) / 1e3:.0f} kB, opens in any browser")
 
 
-def _serve(models: Models, texts: Texts, port: int, open: bool | None) -> None:
+def _serve(models: Models, texts: Texts, sound: Tensor | None, port: int, open: bool | None) -> None:
     """Answer until Ctrl-C. What is wrong with a text that the page sends is said in the page."""
     from mmha.view.gather import gather
     from mmha.view.page import build
     from mmha.view.server import HOST, serve
 
-    first = gather(models, texts)
+    first = gather(models, texts, sound)
 
     def make(asked: Mapping[str, str]) -> str:
         chosen: dict[str, Any] = {name: asked[name] for name in ASKED if asked.get(name)}
@@ -99,7 +113,7 @@ def _serve(models: Models, texts: Texts, port: int, open: bool | None) -> None:
         if wanted == texts:
             return build(first | {"form": form}, served=True)
         try:
-            return build(gather(models, wanted) | {"form": form}, served=True)
+            return build(first | gather(models, wanted) | {"form": form}, served=True)
         except (ValueError, TypeError) as error:
             return build(first | {"form": form | {"wrong": str(error)}}, served=True)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmha import checkpoint, checks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 KINDS = {  # what a checkpoint calls its model: the files that its folder may hold
@@ -15,12 +18,14 @@ KINDS = {  # what a checkpoint calls its model: the files that its folder may ho
     "bert": "bert.json",
     "causal_lm": "causal_lm.json",
     "seq2seq": "seq2seq.json",
+    "mhanet": "mhanet.json",
 }
 DEFAULTS = {
     "tagger": SHIPPED / "tagger.json",
     "bert": SHIPPED / "bert.json",
     "causal_lm": SHIPPED / "causal_lm.json",
     "seq2seq": SHIPPED / "translate-de.json",
+    "mhanet": SHIPPED / "mhanet.json",
 }
 NEW = 12  # tokens that are written after a prompt
 
@@ -80,16 +85,17 @@ def _kind(path: Path) -> tuple[str, Path]:
 
 
 def _load(kind: str, place: Path) -> Any:
-    from mmha.models import bert, causal_lm, seq2seq, tagger
+    from mmha.models import bert, causal_lm, mhanet, seq2seq, tagger
 
     loaders: dict[str, Callable[[Path], Any]] = {
         "tagger": tagger.load, "bert": bert.load, "causal_lm": causal_lm.load, "seq2seq": seq2seq.load,
+        "mhanet": mhanet.load,
     }  # fmt: skip
     return loaders[kind](place)
 
 
-def gather(models: Models, texts: Texts) -> dict[str, Any]:
-    """The data of a page, for `page.build`.
+def gather(models: Models, texts: Texts, sound: Tensor | None = None) -> dict[str, Any]:
+    """The data of a page, for `page.build`; sound: of a recording, at 16 kHz, float32 (N,).
 
     Raises: ValueError or TypeError for a text that does not fit, or a damaged model; FileNotFoundError without one.
     """
@@ -108,4 +114,9 @@ def gather(models: Models, texts: Texts) -> dict[str, Any]:
         looks.translated(translator, source_pieces, texts.source, "--source"),
     ]
     generation = looks.generated(lm, lm_pieces, texts.prompt, NEW, "--prompt")
-    return {"mask": {"text": texts.mask, "size": texts.size}, "looks": shown, "generation": generation}
+    found = {"mask": {"text": texts.mask, "size": texts.size}, "looks": shown, "generation": generation}
+    if sound is not None:
+        from mmha.models.mhanet import Enhancer
+
+        found["recording"] = looks.recorded(Enhancer(models.get("mhanet")), sound, "--recording")
+    return found

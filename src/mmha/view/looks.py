@@ -5,6 +5,7 @@ Weights are whole thousandths, [layer][head][query][key], without the zeros at t
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from mmha.models.bert import Tokenizer as WordPieces
     from mmha.models.causal_lm import CausalLM
     from mmha.models.causal_lm.explanation import Candidate
+    from mmha.models.mhanet import Enhancer
     from mmha.models.seq2seq import Seq2Seq
     from mmha.models.tagger import Tagger
     from mmha.subwords import Tokenizer
 
 LONGEST = 64  # words or tokens of a text; more than that is no picture
 MOST = 400_000  # weights of a look, of which the largest pages are 2 MB
+SECONDS = 5  # of a recording
+RANGE, DEPTH = 70.0, 40.0  # dB below the loudest bin, and of attenuation, that are told apart
 Json = dict[str, Any]
 
 
@@ -142,6 +146,41 @@ def translated(model: Seq2Seq, tokenizer: Tokenizer, text: str, name: str = "sou
     )
     title = "A translation and its source"
     return _look("translation", "Translation", title, about, list(found.target), list(found.source), found.weights)
+
+
+def recorded(enhancer: Enhancer, sound: Tensor, name: str = "recording") -> Json:
+    """A sound at 16 kHz, float32 (N,), before and after it was enhanced, of which a page shows the first 5 seconds.
+
+    Levels and gains are bytes, 255 for the loudest bin and for a gain of 1; weights are bytes, too, of their roots.
+    Raises: ValueError for less than a frame of sound.
+    """
+    from mmha.models.mhanet import look
+    from mmha.models.mhanet.frames import BINS, RATE, SHIFT
+
+    sound = sound[: SECONDS * RATE]
+    checks.require(len(sound) >= SHIFT, name, f"at least {SHIFT} samples at {RATE} Hz", f"{len(sound)}")
+    seen = look(enhancer, sound)
+    frames = len(seen.gain)
+    reach = min(enhancer.window, frames)
+    level, factor = (20 * part.clamp_min(1e-9).log10() for part in (seen.magnitudes, seen.gain))
+    about = (
+        f"{len(seen.back)} blocks of {enhancer.model.config.heads} heads. The mask shows each frame of 32 ms itself "
+        f"and the {enhancer.window - 1} frames before it, and none after it: a stream can be enhanced as it comes in."
+    )
+    return {
+        "about": about, "name": enhancer.gain, "frames": frames, "bins": BINS, "seconds": frames * SHIFT / RATE,
+        "range": RANGE, "depth": DEPTH, "reach": reach, "level": _bytes((level - level.max()) / RANGE + 1),
+        "gain": _bytes(factor / DEPTH + 1), "back": [_bytes(block[:, :reach].sqrt()) for block in seen.back],
+    }  # fmt: skip
+
+
+def _bytes(values: Tensor) -> str:
+    """Numbers from 0 to 1, row after row, a byte each, in base 64.
+
+    >>> _bytes(torch.tensor([[0.0, 1.0], [2.0, -1.0]]))
+    'AP//AA=='
+    """
+    return base64.b64encode((255 * values).round().clamp(0, 255).to(torch.uint8).numpy().tobytes()).decode()
 
 
 def _look(name: str, short: str, title: str, about: str, rows: list[str], columns: list[str], weights: Tensor) -> Json:

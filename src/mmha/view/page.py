@@ -11,7 +11,16 @@ from importlib.resources import files
 from typing import Any
 
 # In this order: each uses what stands before it.
-SCRIPTS = ("notation.js", "masks.js", "draw.js", "mask_panel.js", "look_panel.js", "steps_panel.js", "start.js")
+SCRIPTS = (
+    "notation.js",
+    "masks.js",
+    "draw.js",
+    "mask_panel.js",
+    "look_panel.js",
+    "steps_panel.js",
+    "sound_panel.js",
+    "start.js",
+)
 # What could end the element that holds the data, or begin another; all can only stand inside of strings.
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _HOLE = re.compile(r"\{\{(\w+)\}\}")

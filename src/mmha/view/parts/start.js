@@ -11,6 +11,7 @@
   const asks = data.form && el("form", { method: "get", action: "/" },
     ...Object.entries(data.form.texts).map(([name, value]) => el("label", { className: "line" }, names[name], el("input", { type: "text", name, value }))),
     el("p", { className: "wrong", role: "alert" }, data.form.wrong), el("button", {}, "Look"));
+  if (data.recording) panels.push(["Recording", SoundPanel.panel(data.recording)]);
   document.getElementById("panels").replaceChildren(...(asks ? [asks] : []), ...panels.map(([, node]) => node));
   document.getElementById("contents").replaceChildren(...panels.map(([name, node]) => el("a", { href: `#${node.id}` }, name)));
 })();
