@@ -80,8 +80,9 @@ def judge(sides: Mapping[str, Side], mixed: Iterator[Mixture]) -> list[dict[str,
             begun = time.process_time()
             found = run(mixture.noisy)
             seconds = (time.process_time() - begun) / (len(mixture.clean) / recordings.RATE)
-            row = {"mixture": number // len(RATIOS), "ratio": mixture.ratio, "side": name, "seconds": seconds}
-            rows.append(row | measures(mixture.clean, found))
+            row = {"mixture": number // len(RATIOS), "ratio": mixture.ratio, "side": name, "seconds": round(seconds, 4)}
+            judged = measures(mixture.clean, found)
+            rows.append(row | {key: round(value, 4) for key, value in judged.items()})
     return rows
 
 

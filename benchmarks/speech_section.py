@@ -83,6 +83,8 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
             where = f"behind at {', '.join(behind)}" if behind else "ahead at every ratio"
             parts.append(f"{measure} {spread}, {where}")
         lines.append(f"- mmha against {side}: {'; '.join(parts)}.")
+    costs = [f"{side} {1000 * mean(rows, 'seconds', side):.1f}" for side in (*others, "mmha") if side != "noisy"]
+    lines.append(f"- Milliseconds of one CPU for a second of sound, resampling included: {', '.join(costs)}.")
     return lines
 
 

@@ -129,7 +129,8 @@ def test_tables_and_where_we_are_behind(script: ModuleType) -> None:
     assert "| *MHANet, VoiceBank+DEMAND* | 4.17 | 3.37 | 3.53 | 2.88 | 93.6 | – |" in made
     assert "Not here: RNNoise (No module named 'pyrnnoise')." in made
     assert made.endswith(
-        "- mmha against noisy: PESQ-WB +0.50 to +0.50, ahead at every ratio; STOI -2.0 to +1.0, behind at 15 dB."
+        "- mmha against noisy: PESQ-WB +0.50 to +0.50, ahead at every ratio; STOI -2.0 to +1.0, behind at 15 dB.\n"
+        "- Milliseconds of one CPU for a second of sound, resampling included: mmha 10.0."
     )
 
 

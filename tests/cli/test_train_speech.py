@@ -65,7 +65,7 @@ def test_killed_and_resumed_it_writes_the_same_model(folders: tuple[Path, Path],
     steps = ["--threads", "1", "--steps", "89"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run([*program, *command(folders, whole, *steps)], check=True, capture_output=True)
-    child = subprocess.Popen([*program, *command(folders, stopped, *steps)], stderr=subprocess.PIPE)
+    child = subprocess.Popen([*program, *command(folders, stopped, *steps)], stderr=subprocess.DEVNULL)
     while not (stopped / "state.json").exists():
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
