@@ -70,19 +70,23 @@ def test_a_near_name_is_suggested(engine: Engine) -> None:
     assert "did you mean" not in engine.evaluate(Case("qqqqqqqq", 1, 1, 1, 1, None))["refused"]
 
 
-def test_tiles_and_counts_are_those_of_the_plan(engine: Engine) -> None:
-    for case in cases(60, seed=11):
-        if case.q_len * case.k_len == 0 or "refused" in expected(case) or case.batch * case.heads > 1:
-            continue
-        plan = parse(case.notation).plan(1, 1, case.q_len, case.k_len, case.q_start)
-        tiles = plan.tiles(3, 5)[0, 0]
-        assert engine.ask("measure", vars(case)) == {
-            "visible": plan.visible,
-            "runs": sum(len(plan.row(i)) for i in range(case.q_len)),
-            "rows": tiles.shape[0],
-            "columns": tiles.shape[1],
-            "codes": tiles.flatten().tolist(),
-        }
+@pytest.mark.parametrize("sizes", [(7, 13, None), (11, 7, 2), (5, 5, -2), (1, 1, 0)])
+@pytest.mark.parametrize(
+    "notation", ["full", "causal", "~causal", "window(3, 2)", "prefix(4) | dilated(3)", "chunked(5)"]
+)
+def test_tiles_and_counts_are_those_of_the_plan(
+    engine: Engine, notation: str, sizes: tuple[int, int, int | None]
+) -> None:
+    q_len, k_len, q_start = sizes
+    plan = parse(notation).plan(1, 1, q_len, k_len, q_start)
+    tiles = plan.tiles(3, 5)[0, 0]
+    assert engine.ask("measure", vars(Case(notation, 1, 1, *sizes))) == {
+        "visible": plan.visible,
+        "runs": sum(len(plan.row(i)) for i in range(q_len)),
+        "rows": tiles.shape[0],
+        "columns": tiles.shape[1],
+        "codes": tiles.flatten().tolist(),
+    }
 
 
 def test_a_mask_says_how_many_rows_of_a_batch_and_heads_it_is_for(engine: Engine) -> None:
