@@ -66,26 +66,29 @@ def transfer(run: Mapping[str, Any]) -> str:
     groups: dict[float, dict[str, list[Mapping[str, Any]]]] = {}
     for row in run["rows"]:
         groups.setdefault(row["share"], {}).setdefault(row["side"], []).append(row)
+    rows = [_transferred(share, sides) for share, sides in groups.items()]
+    drawn = "; ± is the deviation between draws of the share" if any("±" in row for row in rows) else ""
     return "\n".join(
         [
             f"Of {run['rows'][0]['test_words']:,} test words; `make bench-tagging-transfer` on {run['measured'][:10]}, "
             f"{run['machine']['cpu']}, {run['threads']} thread{'s' * (run['threads'] > 1)}. *Fewer errors* is what "
-            "pretraining takes off those of the network from scratch; ± is the deviation between draws of the share.",
+            f"pretraining takes off those of the network from scratch{drawn}.",
             "",
             "| share | words | steps | CRF | from scratch | **pretrained** | fewer errors |",
             "|---|" + "---:|" * 6,
-            *(_transferred(share, sides) for share, sides in groups.items()),
+            *rows,
         ]
     )
 
 
 def _transferred(share: float, sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The row of a share."""
+    """The row of a share; a dash for what was not measured."""
     first = sides["pretrained"][0]
     draws = f", {len(sides['pretrained'])} draws" if len(sides["pretrained"]) > 1 else ""
     wrong = {side: 1 - statistics.mean(row["test"] for row in rows) for side, rows in sides.items()}
     cells = [f"{first['words']:,}", f"{first['steps']:,}"]
-    cells += [_spread(sides[side], "test", ".2%") for side in ("CRF", "from scratch", "pretrained")]
+    columns = ("CRF", "from scratch", "pretrained")
+    cells += [_spread(sides[side], "test", ".2%") if side in sides else "–" for side in columns]
     return f"| {share:.0%}{draws} | {' | '.join(cells)} | {1 - wrong['pretrained'] / wrong['from scratch']:.0%} |"
 
 

@@ -42,7 +42,7 @@ def embed(
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Print the texts that are nearest to this.")] = None,
     top: Annotated[int | None, typer.Option(help=f"With --query: how many. Default {TOP}.")] = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME|PATH", help="A BERT: a Hugging Face folder, a checkpoint, minilm.")
+        str, typer.Option(metavar="NAME|PATH", help="A BERT: a checkpoint, a Hugging Face folder, minilm, shipped.")
     ] = MODEL,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
