@@ -31,7 +31,8 @@ from mmha.metrics.series import correlation
 from mmha.models.mamsm import maps
 from mmha.train import courses
 
-STEPS, SIMULATED, EPOCHS, FOLDS = 300, 40, courses.EPOCHS, 6
+STEPS, EPOCHS, LONGER, FOLDS = 300, courses.EPOCHS, 100, 6
+SIMULATED = 40  # steps, of stage 1
 
 
 def haxby() -> tuple[Data, Any, Any, Any]:
@@ -51,13 +52,15 @@ def folds(runs: Any) -> Iterator[Any]:
         yield ~np.isin(runs, (first, first + 1))
 
 
-def time_courses(data: Data, shuffled: Any, runs: Any, features: dict[str, Any], epochs: int) -> tuple[Any, Any]:
+def time_courses(
+    data: Data, shuffled: Any, runs: Any, features: dict[str, Any], epochs: int, longer: int
+) -> tuple[Any, Any]:
     """r in fitted volumes and in others, for each method; and the guided time courses of each fold."""
     curves, none = data.curves, data.curves[:, :0]
     trained, untrained, voxels = (features[name] for name in ("trained", "untrained", "voxels"))
     flat = trained.flatten(0, 1).numpy()
 
-    def guided(rows: Any, to: Any) -> Callable[[Any], Any]:
+    def guided(rows: Any, to: Any, epochs: int = epochs) -> Callable[[Any], Any]:
         return lambda chosen: methods.stage_2(data, rows, chosen, to, epochs)
 
     # A way gives time courses; `True`: of many, and those that are most like the curves are taken.
@@ -66,6 +69,9 @@ def time_courses(data: Data, shuffled: Any, runs: Any, features: dict[str, Any],
         "without stage 1 (random weights)": (guided(untrained, curves), curves, False),
         "stage 2 on the voxels themselves": (guided(voxels, curves), curves, False),
         "shuffled events": (guided(trained, shuffled), shuffled, False),
+        "MAMSM, more epochs": (guided(trained, curves, longer), curves, False),
+        "without stage 1, more epochs": (guided(untrained, curves, longer), curves, False),
+        "shuffled events, more epochs": (guided(trained, shuffled, longer), shuffled, False),
         "without the cosine": (guided(trained, none), curves, True),
         "ridge on its features": (lambda c: methods.regression(flat, c, curves), curves, False),
         "ridge on voxels": (lambda c: methods.regression(data.values, c, curves), curves, False),
@@ -159,7 +165,7 @@ def scored(made: Simulation, weights: Any, found: Any) -> dict[str, float]:
     }
 
 
-def slice_of_haxby(steps: int, epochs: int) -> dict[str, Any]:
+def slice_of_haxby(steps: int, epochs: int, longer: int) -> dict[str, Any]:
     """Hidden values, time courses and decoding of the real data."""
     data, shuffled, runs, labels = haxby()
     model, scale, fitted = methods.stage_1(data, steps, 64)
@@ -172,10 +178,17 @@ def slice_of_haxby(steps: int, epochs: int) -> dict[str, Any]:
     scores = {"model": fitted.scores, **fitted.baselines}
     hidden = {name: {"near": round(s.near.value, 4), "rms": round(s.rms, 4)} for name, s in scores.items()}
     print(f"hidden values: {hidden}  {time.process_time():.0f} s", flush=True)
-    found, kept = time_courses(data, shuffled, runs, features, epochs)
+    found, kept = time_courses(data, shuffled, runs, features, epochs, longer)
     decoded = decoding(data, runs, labels, features, kept)
     print(f"decoding: {decoded}", flush=True)
-    return {"steps": steps, "epochs": epochs, "hidden_values": hidden, "time_courses": found, "decoding": decoded}
+    return {
+        "steps": steps,
+        "epochs": epochs,
+        "more_epochs": longer,
+        "hidden_values": hidden,
+        "time_courses": found,
+        "decoding": decoded,
+    }
 
 
 def main() -> None:
@@ -186,12 +199,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps of everything: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps, epochs, small = (4, 4, 2) if options.quick else (STEPS, EPOCHS, SIMULATED)
+    steps, epochs, longer, small = (4, 3, 4, 2) if options.quick else (STEPS, EPOCHS, LONGER, SIMULATED)
     record = json.loads(options.json.read_text("utf-8")) if options.json and options.json.exists() else {}
     if options.part != "simulation":
-        record["haxby"] = slice_of_haxby(steps, epochs)
+        record["haxby"] = slice_of_haxby(steps, epochs, longer)
     if options.part != "haxby":
-        record["simulation"] = {"steps": small, "epochs": epochs, "tasks": networks(small, epochs)}
+        record["simulation"] = {"steps": small, "epochs": longer, "tasks": networks(small, longer)}
     if options.json:
         checkpoint.write(options.json, (json.dumps(record, indent=1) + "\n").encode())
 
