@@ -82,8 +82,8 @@ def _conditions(result: dict[str, Any]) -> str:
     where = f"{last}, which a second fit left out" if count else "other runs, and there is one"
     note = (
         "<b>r, fitted</b> says little: the time courses were made to follow these curves, and would follow those of "
-        f"shuffled events nearly as well. <b>r, held out</b> is in {where}. Overlap is |A ∩ B| / |A ∪ B| of the strong voxels, beside "
-        "that of random sets as large."
+        f"shuffled events nearly as well. <b>r, held out</b> is in {where}. Overlap is |A ∩ B| / |A ∪ B| of the strong "
+        "voxels, beside that of random sets as large."
     )
     return f'<h2>Conditions</h2>{_table(names, rows)}<p class="note">{note}</p>'
 
