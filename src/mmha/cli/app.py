@@ -74,11 +74,11 @@ app.command("translate", short_help="Translate from English.", epilog=translate.
 app.command("enhance", short_help="Take the noise out of speech.", epilog=enhance.EXAMPLES)(enhance.enhance)
 app.command("mask", epilog=mask.EXAMPLES)(mask.mask)
 app.command("view", short_help="Make a page to look at attention.", epilog=view.EXAMPLES)(view.view)
-app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("bench", short_help="Time attention beside torch, here.", epilog=bench.EXAMPLES)(bench.bench)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")
-app.add_typer(train.app, name="train")
-app.add_typer(fmri.app, name="fmri")
+app.add_typer(train.app, name="train", short_help="Train a model, or go on with a run.")
+app.add_typer(fmri.app, name="fmri", short_help="Time courses and networks from task fMRI.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
