@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech bench-streaming format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -94,6 +94,10 @@ bench-fmri: $(VENV)/.dev
 bench-bert-twin: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert_twin.py --json benchmarks/results/bert_twin.json --plot docs/images/bert_twin.png
 	$(BIN)/python benchmarks/fill_readme.py
+
+# A frame of a speech enhancer's stream in its first minute and an hour later.
+bench-streaming: $(VENV)/.dev
+	$(BIN)/python benchmarks/streaming.py --json benchmarks/results/streaming.json
 
 # The BERT that ships as a tagger, and the same network from scratch, on 1, 10 and 100 % of the tagged sentences:
 # a quarter of an hour of one core, and as much for the CRF.

@@ -58,6 +58,12 @@ def test_replaced_modules_give_the_same_and_no_nan(tmp_path: Path) -> None:
     assert "mmha.nn: 0 of the 70 numbers of the row without a word are NaN" in text
 
 
+def test_a_live_stream_is_enhanced_as_it_comes_in(tmp_path: Path) -> None:
+    text = run("enhance_a_live_stream", tmp_path)
+    assert text.startswith("300 pieces of 10 ms in; latency 32 ms\n")
+    assert float(re.search(r"by (\S+) at most", text)[1]) < 1e-5  # type: ignore[index]
+
+
 def test_heads_are_plotted_and_named(tmp_path: Path) -> None:
     text = run("plot_heads", tmp_path, "found.png", "To be, or not to be, that is the question")
     assert (tmp_path / "found.png").read_bytes().startswith(PNG)

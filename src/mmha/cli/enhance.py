@@ -71,12 +71,6 @@ def enhance(
 
 
 def _enhancer(model: Path | None, gain: str, window: int | None) -> Enhancer:
-    """The network and its gain. Raises: ValueError that says how to come by one."""
     from mmha.models.mhanet import Enhancer, load
 
-    place = model or Path(__file__).parents[1] / "weights" / "mhanet.json"
-    if model is None and not place.exists():
-        raise ValueError(
-            "--model: expected a speech enhancer, for none ships yet: `mmha train speech --out FOLDER` trains one"
-        )
-    return Enhancer(load(place), gain, window)
+    return Enhancer(load() if model is None else load(model), gain, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -71,15 +72,10 @@ class Writer:
         self.count = 0
 
     def __enter__(self) -> Writer:
+        with self._file(io.BytesIO()):  # a rate that the format does not have is said before the work
+            pass
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._waiting: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)
-        try:
-            # A rate that the format does not have is said before the work.
-            with self._part.open("wb") as stream:
-                self._file(stream)
-        except BaseException:
-            self._clean()
-            raise
         return self
 
     def write(self, block: Samples) -> None:
