@@ -26,14 +26,13 @@ PAGES = {
     "bench": "docs/speed.md",
     "decode": "docs/speed.md",
     "end_to_end": "docs/speed.md",
-    **dict.fromkeys(("bench_zh", "decode_zh", "end_to_end_zh"), "docs/zh/speed.md"),
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "speech": "docs/speech.md",
     "tagging_transfer": "docs/bert.md",
     "translation": "docs/translation.md",
 }
-"""The page of each section."""
+"""The page of each section; a twin in docs/zh/ has the same, in English."""
 KINDS = {
     "dense": "no mask",
     "causal": "causal",
@@ -132,18 +131,26 @@ def sections(results: Path) -> dict[str, str]:
         made["translation"] = translation_section.section(runs["translation"])
     if "speech" in runs:
         made["speech"] = speech_section.section(runs["speech"])
-    return made | {f"{name}_zh": made[name] for name in ("bench", "decode", "end_to_end") if name in made}
+    return made
 
 
 def main(results: Path) -> None:
     """Replace the sections of the pages."""
     for name, made in sections(results).items():
         page = HERE.parent / PAGES[name]
-        text = page.read_text(encoding="utf-8")
-        parts = re.fullmatch(rf"(.*<!-- {name} -->\n).*(\n<!-- /{name} -->.*)", text, re.DOTALL)
-        if parts is None:
-            raise SystemExit(f"{page}: expected the comments <!-- {name} --> and <!-- /{name} -->, got none")
-        page.write_text(parts[1] + made + parts[2], encoding="utf-8")
+        fill(page, name, made)
+        twin = HERE.parent / PAGES[name].replace("docs/", "docs/zh/")
+        if twin != page and twin.exists():
+            fill(twin, name, made)
+
+
+def fill(page: Path, name: str, made: str) -> None:
+    """Replace one section of one page."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.fullmatch(rf"(.*<!-- {name} -->\n).*(\n<!-- /{name} -->.*)", text, re.DOTALL)
+    if parts is None:
+        raise SystemExit(f"{page}: expected the comments <!-- {name} --> and <!-- /{name} -->, got none")
+    page.write_text(parts[1] + made + parts[2], encoding="utf-8")
 
 
 if __name__ == "__main__":
