@@ -162,7 +162,7 @@ def test_the_script_itself_fails_in_one_line() -> None:
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     # 2000 rows of JSON overflow the pipe's buffer: writing goes on after `head` has gone.
     command = f"{sys.executable} -m mmha mask causal --size 2000 --json | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "{\n"
     assert done.stderr == ""
 

@@ -102,6 +102,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             code = 0
         sys.stdout.flush()
         return code
+    except SystemExit as left:  # click's own answer to a broken pipe is to leave with 1
+        if isinstance(left.__context__, BrokenPipeError):
+            return report(left.__context__)
+        raise
     except Exception as error:
         if os.environ.get("MMHA_TRACEBACK"):
             raise
