@@ -41,7 +41,7 @@ const LookPanel = (() => {
     const rows = Array.from({ length: layers }, (_, layer) => {
       const row = el("div", { className: "heads" }, el("span", { "aria-hidden": "true" }, String(layer)),
         ...buttons.slice(layer * (count + 1), (layer + 1) * (count + 1)));
-      row.style.setProperty("--count", count + 1);
+      row.style.setProperty("--count", count);
       return row;
     });
     const node = el("div", { className: "grid", role: "radiogroup", "aria-label": "Layer and head" }, ...rows);
