@@ -42,6 +42,14 @@ def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str
     assert {"headline", "headline_zh", "bench"} <= set(made)
 
 
+def test_every_section_has_its_place(script: dict[str, Any]) -> None:
+    # Else a benchmark of some minutes would end at the page that it cannot fill.
+    for name, page in script["PAGES"].items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"<!-- {name} -->\n" in text, name
+        assert f"\n<!-- /{name} -->" in text, name
+
+
 def test_figures_on_the_page_of_speed_are_rows_of_the_table(script: dict[str, Any]) -> None:
     cases = {case.name: case for case in CASES}
     assert len(script["SHOWN"]) == len(set(script["SHOWN"])) <= 22
