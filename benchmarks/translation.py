@@ -31,6 +31,7 @@ from mmha.bench.machine import machine
 from mmha.bench.measure import thread_count
 from mmha.bench.record import rounded
 from mmha.models.seq2seq import SHIPPED, Beams, Config, Seq2Seq, base, load, small, translate
+from mmha.models.seq2seq.decoding import Steps
 
 BEAM, ALPHA = 4, 0.6
 SENTENCES = 64  # of the test pages
@@ -101,7 +102,7 @@ def decoding_row(
     """
     sources = sorted(sources, key=len, reverse=True)
     groups = [sources[i : i + batch] for i in range(0, len(sources), batch)]
-    makers, without = decoders(model, Beams(BEAM, ALPHA, extra=extra), threads)
+    makers, without = decoders(model, Beams(BEAM, ALPHA, extra=extra), threads, batch)
     made: list[Side] = []
     first: list[list[int]] = []
     for side, decode in makers.items():
@@ -119,13 +120,13 @@ def decoding_row(
 
 
 def decoders(
-    model: Seq2Seq, beams: Beams, threads: int
+    model: Seq2Seq, beams: Beams, threads: int, batch: int
 ) -> tuple[dict[str, Callable[[list[list[int]]], list[list[int]]]], dict[str, str]]:
     """Each side as a function of a batch, and what is missing, with the reason."""
-    plain = Plain(model)
+    plain, steps = Plain(model), Steps(model, batch * beams.width)  # once, as CTranslate2 converts once
 
     def ours(sources: list[list[int]]) -> list[list[int]]:
-        return [list(best[0].tokens) for best in translate(model, sources, beams, len(sources))]
+        return [list(best[0].tokens) for best in translate(model, sources, beams, batch, steps)]
 
     made = {"torch": lambda sources: plain(sources, BEAM, beams.extra, beams.score), "mmha": ours}
     if importlib.util.find_spec("ctranslate2") is None:
