@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,3 +104,8 @@ def test_an_encoder_that_has_seen_other_files_is_refused(script: ModuleType, tmp
     (folder / "ca05").write_text("Another/at sentence/nn ./.\n")
     with pytest.raises(SystemExit, match="expected a BERT of the files to train and choose on"):
         script.check_unseen(tmp_path / "bert.json", folder)
+
+
+@pytest.mark.network
+def test_the_encoder_that_ships_has_not_seen_the_test_files(script: ModuleType, fetched: Callable[[str], Path]) -> None:
+    script.check_unseen(bert.SHIPPED, fetched("brown"))
