@@ -216,7 +216,8 @@ def _bars() -> Iterator[Show]:
         try:
             yield show
         except KeyboardInterrupt:
-            err.print(f"stopped at {current or 'the beginning'}; go on with --resume", markup=False)
+            way = f"stopped at {current}; go on with --resume" if current else "stopped before anything was learned"
+            err.print(way, markup=False)
             raise
 
 
