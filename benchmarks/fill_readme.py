@@ -29,6 +29,7 @@ PAGES = {
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "speech": "docs/speech.md",
+    "speech_ablation": "docs/speech.md",
     "tagging_transfer": "docs/bert.md",
     "translation": "docs/translation.md",
 }
@@ -131,6 +132,8 @@ def sections(results: Path) -> dict[str, str]:
         made["translation"] = translation_section.section(runs["translation"])
     if "speech" in runs:
         made["speech"] = speech_section.section(runs["speech"])
+    if "speech_ablation" in runs:
+        made["speech_ablation"] = speech_section.ablation(runs["speech_ablation"])
     return made
 
 

@@ -15,12 +15,14 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import speech
 import torch
+from speech_section import ablation_table
 from speech_tcn import TCN
 from torch import nn
 
@@ -34,7 +36,6 @@ from mmha.models.mhanet import frames
 from mmha.train.run import Run
 from mmha.train.speech import counts
 
-SHOWN = ("PESQ-WB", "STOI", "ESTOI", "SI-SDR")
 VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "no mask, hears the future": lambda: mhanet.MHANet(replace(mhanet.small(None), causal=False)),
     "window 64 (1.0 s)": lambda: mhanet.MHANet(mhanet.small(64)),
@@ -73,15 +74,6 @@ def judge(model: nn.Module, mixed: list[speech.Mixture]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in found])) for name in found[0]}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Lines of Markdown."""
-    lines = [f"| | weights | loss | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (2 + len(SHOWN))]
-    for row in rows:
-        cells = [f"{row['weights']:,}", f"{row['loss']:.4f}", *(f"{row[name]:.2f}" for name in SHOWN)]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Train and judge each, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,10 +95,11 @@ def main() -> None:
         model, loss = train(job, make, given.steps)
         weights = sum(parameter.numel() for parameter in model.parameters())
         rows.append({"name": name, "weights": weights, "loss": loss} | judge(model, mixed))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    print(table(rows))
+        print(ablation_table(rows[-1:]).splitlines()[-1], flush=True)
+    print(ablation_table(rows))
     if given.json:
-        run = {"steps": given.steps, "seconds": given.seconds, "batch": given.batch, "count": given.count, "rows": rows}
+        run = {"steps": given.steps, "seconds": given.seconds, "batch": given.batch, "count": given.count}
+        run |= {"measured": datetime.now(timezone.utc).isoformat(timespec="seconds"), "rows": rows}
         checkpoint.write(given.json, (json.dumps(run, indent=1) + "\n").encode())
 
 

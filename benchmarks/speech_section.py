@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 BY_RATIO = ("PESQ-WB", "PESQ-NB", "STOI", "ESTOI", "SI-SDR")
+COMPARED = ("PESQ-WB", "STOI", "ESTOI", "SI-SDR")
+RATIOS = "-5, 0, 5, 10, 15"
 OVERALL = ("CSIG", "CBAK", "COVL", "PESQ-WB", "STOI", "segSNR")
 DIGITS = {"STOI": 1, "ESTOI": 1, "SI-SDR": 1, "segSNR": 1}
 PUBLISHED = {
@@ -86,6 +88,29 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     costs = [f"{side} {1000 * mean(rows, 'seconds', side):.1f}" for side in (*others, "mmha") if side != "noisy"]
     lines.append(f"- Milliseconds of one CPU for a second of sound, resampling included: {', '.join(costs)}.")
     return lines
+
+
+def ablation(run: Mapping[str, Any]) -> str:
+    """What the mask does, from what speech_ablation.py wrote."""
+    command = f"python benchmarks/speech_ablation.py --steps {run['steps']} --count {run['count']}"
+    return "\n".join(
+        [
+            f"`{command}` on {run['measured'][:10]}: {run['steps']} steps of {run['batch']} rows of "
+            f"{run['seconds']:g} s, the same mixtures for each; the loss is that of the validation set in nats a bin, "
+            f"the measures are means over {run['count']} stretches of voices that training chose on, at {RATIOS} dB.",
+            "",
+            ablation_table(run["rows"]),
+        ]
+    )
+
+
+def ablation_table(rows: list[Mapping[str, Any]]) -> str:
+    """Lines of Markdown, a variant each."""
+    lines = [f"| | weights | loss | {' | '.join(COMPARED)} |", "|---|" + "---:|" * (2 + len(COMPARED))]
+    for row in rows:
+        cells = [f"{row['weights']:,}", f"{row['loss']:.4f}", *(f"{row[name]:.2f}" for name in COMPARED)]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def mean(rows: list[Mapping[str, Any]], measure: str, side: str, ratio: int | None = None) -> float:

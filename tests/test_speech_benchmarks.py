@@ -168,3 +168,22 @@ def test_enhancing_at_once_is_the_stream(script: ModuleType) -> None:
     sound = torch.randn(7001) * 0.1
     found = script.enhance(model, sound.numpy())
     np.testing.assert_allclose(found, mhanet.Enhancer(model).enhance(sound).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("script", ["speech_section"], indirect=True)
+def test_the_table_of_the_ablation(script: ModuleType) -> None:
+    row = {
+        "name": "window 64",
+        "weights": 1317377,
+        "loss": 0.60004,
+        "PESQ-WB": 1.5,
+        "STOI": 80,
+        "ESTOI": 70,
+        "SI-SDR": 9,
+    }
+    run = {"measured": "2026-11-28T10:00:00+00:00", "steps": 7, "seconds": 8.0, "batch": 4, "count": 3, "rows": [row]}
+    made = script.ablation(run)
+    assert made.startswith(
+        "`python benchmarks/speech_ablation.py --steps 7 --count 3` on 2026-11-28: 7 steps of 4 rows of 8 s"
+    )
+    assert made.endswith("| window 64 | 1,317,377 | 0.6000 | 1.50 | 80.00 | 70.00 | 9.00 |")
