@@ -67,9 +67,11 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(capsys: pytest.CaptureFixt
 
 
 def test_the_server_takes_texts_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    # As a background job of a shell: there SIGINT is ignored until the program asks for it.
     command = [sys.executable, "-m", "mmha", "view", "--serve", "--no-open", "--prompt", "I have a dream"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    job = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    with subprocess.Popen(job, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout is not None
             address = re.match(r"serving (http://127\.0\.0\.1:\d+/) on this machine alone", running.stdout.readline())

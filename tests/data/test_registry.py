@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(entry: registry.Entry, tmp_
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(registry.DataError, match=r"name: expected one of brown, turkish, .*, ambience, got 'browm'"):
+    with pytest.raises(registry.DataError, match=r"name: expected one of brown, turkish, .*, haxby, got 'browm'"):
         registry.entry("browm")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -122,6 +123,9 @@ def _serve(models: Models, texts: Texts, sound: Tensor | None, port: int, open: 
         print(f"serving {address} on this machine alone; Ctrl-C ends it", flush=True)
         if _wanted(open):
             _show(address)
+        # A shell's background jobs begin with SIGINT ignored, and `kill` sends SIGTERM: both end it as Ctrl-C does.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -7,11 +7,12 @@ What there is stands in `mmha.data.entries`. Nothing that is fetched is executed
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmha.data import clients
@@ -63,7 +64,10 @@ def is_here(name: str) -> bool:
     """Whether the set has been fetched and its files are still what they must be."""
     wanted = entry(name)
     folder = root() / name
-    return folder.is_dir() and digest(folder) == wanted.checksum
+    try:
+        return folder.is_dir() and digest(folder) == wanted.checksum
+    except FileNotFoundError:  # another process is just replacing it
+        return False
 
 
 def path(name: str) -> Path:
@@ -90,7 +94,9 @@ def get(name: str, report: Report = lambda line: None) -> Path:
     except OSError as error:
         raise DataError(f"MMHA_DATA: expected a folder that can be written, got {root()} ({error.strerror})") from None
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=root()) as scratch:
+        with _alone(root()), tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=root()) as scratch:
+            if is_here(name):  # another process was faster
+                return root() / name
             kept = Path(scratch, "kept")
             for number, package in enumerate((wanted.package, *wanted.also)):
                 report(f"fetching {package} {wanted.version} with {wanted.client}")
@@ -117,20 +123,24 @@ def _check(wanted: Entry, kept: Path) -> None:
 
 
 def _install(wanted: Entry, kept: Path) -> None:
-    """Move the verified folder into place; a damaged one that stood there goes away, a good one stays."""
+    """Move the verified folder into place; a damaged one that stood there goes away."""
     place = root() / wanted.name
     if place.exists():
-        if is_here(wanted.name):  # another process was faster
-            return
         aside = kept.with_name("replaced")
-        with contextlib.suppress(FileNotFoundError):  # another process has moved it away
-            place.rename(aside)
-            shutil.rmtree(aside)
+        place.rename(aside)
+        shutil.rmtree(aside)
+    kept.rename(place)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process or thread is in here with this folder; it ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        kept.rename(place)
-    except OSError:
-        if not is_here(wanted.name):  # nor has another process put it there meanwhile
-            raise
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _one_line(error: Exception) -> str:
