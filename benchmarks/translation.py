@@ -164,7 +164,7 @@ def measure(row: Row, seconds: float) -> dict[str, Any]:
 
 def print_row(found: dict[str, Any]) -> None:
     """One line a side; the last column is what mmha does in the time."""
-    print(f"\n{found['title']}")
+    print(f"\n{found['title']}, threads: {found['threads']}")
     ours = next(side["per_second"] for side in found["sides"] if side["side"] == "mmha")
     for side in found["sides"]:
         same = f"   {side['same']:.0%} as torch" if "same" in side else f"   loss {side['loss']:.6f}"
@@ -227,11 +227,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     found = []
-    with thread_count(options.threads):
-        for name, make in rows(options.threads).items():
-            if name in options.rows:
-                found.append(measure(make(), options.seconds))
-                print_row(found[-1])
+    for name in options.rows:
+        # A step of decoding is short, and threads may cost more than they bring: both are shown.
+        alone = set() if name.startswith("training") else {1}
+        for count in sorted({options.threads} | alone):
+            with thread_count(count):
+                found.append(measure(rows(count)[name](), options.seconds) | {"threads": count})
+            print_row(found[-1])
     if options.json:
         run = {
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),

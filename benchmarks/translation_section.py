@@ -17,7 +17,7 @@ def section(run: Mapping[str, Any]) -> str:
     written = [row for row in run["rows"] if row["unit"] == "sentences"]
     return "\n".join(
         [
-            f"`make bench-translation` on {run['measured'][:10]}, {run['machine']['cpu']}, {run['threads']} threads, "
+            f"`make bench-translation` on {run['measured'][:10]}, {run['machine']['cpu']}, "
             f"torch {run['machine']['torch']['version']}, all sides in turns within one run; medians. Losses, "
             "gradients and translations were compared first.",
             "",
@@ -41,7 +41,8 @@ def line(row: Mapping[str, Any], sides: Sequence[str]) -> str:
     rates = [found.get(side) for side in sides]
     cells = ["–" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates]
     cells += ["–" if rate is None else f"{found[OURS] / rate:.2f}" for rate in rates[:-1]]
-    return f"| {row['title']} | {' | '.join(cells)} |"
+    threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
+    return f"| {row['title']}, {threads} | {' | '.join(cells)} |"
 
 
 def without(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -110,7 +110,7 @@ def test_a_row_is_measured_in_turns_and_printed(
     turns: list[str] = []
     for at, side in enumerate(row.sides):
         row.sides[at] = script.Side(side.name, lambda name=side.name: turns.append(name), side.facts)
-    found = script.measure(row, 0.0)
+    found = script.measure(row, 0.0) | {"threads": 1}
     names = [side.name for side in row.sides]
     assert turns == [*names, *reversed(names), *names]
     assert all(len(side["samples_s"]) == script.FEWEST for side in found["sides"])
@@ -128,9 +128,9 @@ def test_another_translation_ends_the_run(script: ModuleType, model: Seq2Seq, mo
 
 @pytest.mark.parametrize("script", ["translation_section"], indirect=True)
 def test_the_tables_are_written_from_a_run(script: ModuleType) -> None:
-    def row(title: str, unit: str, without: dict[str, str], **sides: float) -> dict[str, Any]:
+    def row(title: str, unit: str, without: dict[str, str], threads: int = 2, **sides: float) -> dict[str, Any]:
         made = [{"side": side.replace("_", " "), "per_second": rate} for side, rate in sides.items()]
-        return {"title": title, "unit": unit, "sides": made, "without": without}
+        return {"title": title, "unit": unit, "sides": made, "without": without, "threads": threads}
 
     run = {
         "measured": "2026-11-24T",
@@ -139,13 +139,13 @@ def test_the_tables_are_written_from_a_run(script: ModuleType) -> None:
         "rows": [
             row("A", "tokens", {}, **{"torch.nn": 1000.0, "mmha": 2500.0}),
             row("B", "sentences", {}, torch=2.0, mmha=3.0, CTranslate2_float32=4.0, CTranslate2_int8=6.0),
-            row("C", "sentences", {"CTranslate2": "not installed"}, torch=2.0, mmha=300.0),
+            row("C", "sentences", {"CTranslate2": "not installed"}, 1, torch=2.0, mmha=300.0),
         ],
     }
     text = script.section(run)
-    assert "| A | 1,000 | 2,500 | 2.50 |" in text
-    assert "| B | 2 | 4 | 6 | 3 | 1.50 | 0.75 | 0.50 |" in text
-    assert "| C | 2 | – | – | 300 | 150.00 | – | – |" in text
+    assert "| A, 2 threads | 1,000 | 2,500 | 2.50 |" in text
+    assert "| B, 2 threads | 2 | 4 | 6 | 3 | 1.50 | 0.75 | 0.50 |" in text
+    assert "| C, 1 thread | 2 | – | – | 300 | 150.00 | – | – |" in text
     assert text.splitlines()[-1] == "Without CTranslate2: not installed."
     assert "Without" not in script.section(run | {"rows": run["rows"][:2]})
     for table in text.split("\n\n")[1:3]:
@@ -157,8 +157,11 @@ def test_what_was_measured_is_written(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     side = script.Side("mmha", lambda: None, {"same": 1.0})
-    monkeypatch.setattr(script, "rows", lambda threads: {"r": lambda: script.Row("r", "R", "u", threads, [side], {})})
-    script.main(["--seconds", "0", "--threads", "1", "--json", str(tmp_path / "run.json")])
+    names = ["--rows", "training-small", "small-1"]
+    monkeypatch.setattr(script, "rows", lambda threads: dict.fromkeys(
+        names[1:], lambda: script.Row("r", "R", "u", threads, [side], {})
+    ))  # fmt: skip
+    script.main([*names, "--seconds", "0", "--threads", "2", "--json", str(tmp_path / "run.json")])
     run = json.loads((tmp_path / "run.json").read_text("utf-8"))
-    assert (run["threads"], [row["row"] for row in run["rows"]]) == (1, ["r"])
+    assert (run["threads"], [row["threads"] for row in run["rows"]]) == (2, [2, 1, 2])
     assert "wrote" in capsys.readouterr().out
