@@ -32,8 +32,8 @@ class Words(NamedTuple):
 
 
 ENGLISH = Words(
-    "Milliseconds beside `scaled_dot_product_attention` of torch {torch} on {cpu}, 2 threads, {isa} kernels; both in "
-    "turns within one run, medians. 8 heads of 64, for new tokens 32 heads of 128 on 8 of the cache. `make bench` "
+    "Milliseconds beside `scaled_dot_product_attention` of torch {torch} on {cpu}, {threads} threads, {isa} kernels; both "
+    "in turns within one run, medians. 8 heads of 64, for new tokens 32 heads of 128 on 8 of the cache. `make bench` "
     "({bench}) and `make bench-decode` ({decode}) print all rows; [Speed](docs/speed.md) has more of them, other "
     "peers, whole models, and where we are behind.",
     "| work | torch | mmha | times as fast |",
@@ -52,7 +52,7 @@ ENGLISH = Words(
     ("one new token, 16,384 cached in float32", "one new token, 16,384 cached in bfloat16"),
 )
 CHINESE = Words(
-    "单位毫秒，与 torch {torch} 的 `scaled_dot_product_attention` 并列；{cpu}，2 个线程，{isa} 内核；"
+    "单位毫秒，与 torch {torch} 的 `scaled_dot_product_attention` 并列；{cpu}，{threads} 个线程，{isa} 内核；"
     "双方在同一次运行中轮流计时，取中位数。8 个头，每头 64 维；新词元一栏是 32 个头、每头 128 维，共用缓存的 8 个头。"
     "`make bench`（{bench}）和 `make bench-decode`（{decode}）打印全部各行；"
     "[速度](docs/zh/speed.md)一页有更多的行、其他同类、完整模型，以及我们落后的地方。",
@@ -83,7 +83,7 @@ def section(bench: Mapping[str, Any], peers: Mapping[str, Any], words: Words = E
     times += [_decoded(peers, dtype) for dtype in DECODE]
     return "\n".join(
         [
-            words.sentence.format(**where, **when),
+            words.sentence.format(threads=bench["limits"]["threads"], **where, **when),
             "",
             words.head,
             "|---|---:|---:|---:|",

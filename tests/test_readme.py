@@ -78,6 +78,8 @@ def test_the_headline_sets_both_sides_of_a_row_beside_each_other(script: dict[st
     times = {"torch": 6.6, "mmha": 2.2}
     sides = [{"side": f"{who} {dtype}", "ms": ms} for who, ms in times.items() for dtype in headline.DECODE]
     shape = dict(zip(("batch", "heads", "kv_heads", "dim", "k_len"), headline.DECODED, strict=True), sides=sides)
+    run["limits"]["threads"] = 3
+    assert ", 3 threads, " in headline.section(run, {"measured": run["measured"], "shapes": [shape]})
     *_, first, _, last = headline.section(run, {"measured": run["measured"], "shapes": [shape]}).splitlines()
     assert first == "| a call on 16 tokens, one thread | 1471 | 0.0264 | 5.6e+04 |"
     assert last == "| one new token, 16,384 cached in bfloat16 | 6.6 | 2.2 | 3 |"

@@ -11,7 +11,7 @@ import typer
 
 from mmha.cli import scale
 from mmha.cli.printing import examples
-from mmha.cli.training import check_out, command, fetch
+from mmha.cli.training import check_run, command, fetch
 
 EXAMPLES = examples(
     "mmha train bert --out runs/bert --minutes 45 --precision bf16-mixed",
@@ -89,22 +89,14 @@ def bert(
 def _check(options: dict[str, Any]) -> None:
     """Raise ValueError for options that do not go together."""
     from mmha import checks
-    from mmha.train import processes
 
     checks.one_of("size", options["size"], ("nano", "tiny", "mini", "small", "base", "large"))
     checks.one_of("data", options["data"], ("brown", "shakespeare"))
     if options["lines"] and not options["files"]:
         raise ValueError("--lines: expected FILES beside it, got none")
-    several = max(options["devices"] * options["nodes"], processes.world())
-    minutes, steps = options["minutes"], options["steps"]
-    if minutes is not None:
-        checks.require(steps is None, "--minutes", "no --steps beside it", f"--steps {steps}")
-        checks.require(checks.number("minutes", minutes) > 0, "minutes", "a number > 0", str(minutes))
-        checks.require(several == 1, "--minutes", "one process (more take --steps)", f"{several}")
+    several = check_run(options)
     turns = options["accumulate"] * several
     checks.require(turns <= options["rows"], "accumulate", f"at most {options['rows']} parts, as there are rows", turns)
-    if processes.rank() == 0:
-        check_out(options["out"], options["resume"])
 
 
 def documents(files: Sequence[Path], data: str, lines: bool) -> Parts:

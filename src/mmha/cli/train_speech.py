@@ -9,7 +9,7 @@ import typer
 
 from mmha.cli import scale
 from mmha.cli.printing import examples
-from mmha.cli.training import check_out, command
+from mmha.cli.training import check_run, command
 
 STEPS = 8000
 EXAMPLES = examples(
@@ -75,15 +75,7 @@ def _check(options: dict[str, Any]) -> None:
     """Raise ValueError for options that do not go together."""
     from mmha import checks
     from mmha.models.mhanet import BUILDERS
-    from mmha.train import processes
 
     checks.one_of("model", options["model"], tuple(BUILDERS))
     checks.require(checks.number("seconds", options["seconds"]) > 0, "seconds", "a number > 0", options["seconds"])
-    several = max(options["devices"] * options["nodes"], processes.world())
-    minutes, steps = options["minutes"], options["steps"]
-    if minutes is not None:
-        checks.require(steps is None, "--minutes", "no --steps beside it", f"--steps {steps}")
-        checks.require(checks.number("minutes", minutes) > 0, "minutes", "a number > 0", str(minutes))
-        checks.require(several == 1, "--minutes", "one process (more take --steps)", f"{several}")
-    if processes.rank() == 0:
-        check_out(options["out"], options["resume"])
+    check_run(options)

@@ -10,7 +10,7 @@ import typer
 
 from mmha.cli import scale
 from mmha.cli.printing import examples
-from mmha.cli.training import check_out, command, fetch
+from mmha.cli.training import check_run, command, fetch
 
 if TYPE_CHECKING:
     from mmha.data.parallel import Split
@@ -75,7 +75,6 @@ def _check(options: dict[str, Any]) -> None:
     """Raise ValueError for options that do not go together."""
     from mmha import checks
     from mmha.models.seq2seq import BUILDERS
-    from mmha.train import processes
 
     checks.one_of("size", options["size"], tuple(BUILDERS))
     checks.one_of("data", options["data"], ("help-de", "help-fr", "help-zh"))
@@ -83,14 +82,7 @@ def _check(options: dict[str, Any]) -> None:
     if dropout is not None:
         checks.require(0 <= checks.number("--dropout", dropout) < 1, "--dropout", "a number in [0, 1)", str(dropout))
     checks.require(options["bits"] in (8, 16), "bits", "8 or 16", options["bits"])
-    several = max(options["devices"] * options["nodes"], processes.world())
-    minutes, steps = options["minutes"], options["steps"]
-    if minutes is not None:
-        checks.require(steps is None, "--minutes", "no --steps beside it", f"--steps {steps}")
-        checks.require(checks.number("minutes", minutes) > 0, "minutes", "a number > 0", str(minutes))
-        checks.require(several == 1, "--minutes", "one process (more take --steps)", f"{several}")
-    if processes.rank() == 0:
-        check_out(options["out"], options["resume"])
+    check_run(options)
 
 
 def pairs(files: Sequence[Path], data: str, reverse: bool) -> Split:

@@ -26,6 +26,25 @@ def check_out(out: Path, resume: bool) -> None:
         raise ValueError(f"--out: {out} holds a run already: go on with --resume, or choose another folder")
 
 
+def check_run(options: dict[str, Any]) -> int:
+    """The number of processes of a run that goes through `train.run`.
+
+    Raises: ValueError when --minutes does not go together with what stands beside it, or as `check_out`.
+    """
+    from mmha import checks
+    from mmha.train import processes
+
+    several = int(max(options["devices"] * options["nodes"], processes.world()))
+    minutes, steps = options["minutes"], options["steps"]
+    if minutes is not None:
+        checks.require(steps is None, "--minutes", "no --steps beside it", f"--steps {steps}")
+        checks.require(checks.number("minutes", minutes) > 0, "minutes", "a number > 0", str(minutes))
+        checks.require(several == 1, "--minutes", "one process (more take --steps)", f"{several}")
+    if processes.rank() == 0:
+        check_out(options["out"], options["resume"])
+    return several
+
+
 def fetch(name: str) -> Path:
     """The folder of a set of data, fetched first when it is not here; the terminal says so meanwhile."""
     from mmha.cli.printing import console
