@@ -32,10 +32,10 @@ class Words(NamedTuple):
 
 
 ENGLISH = Words(
-    "Milliseconds beside `scaled_dot_product_attention` of torch {torch} on {cpu}, {threads} threads, {isa} kernels; both "
-    "in turns within one run, medians. 8 heads of 64, for new tokens 32 heads of 128 on 8 of the cache. `make bench` "
-    "({bench}) and `make bench-decode` ({decode}) print all rows; [Speed](docs/speed.md) has more of them, other "
-    "peers, whole models, and where we are behind.",
+    "Milliseconds beside `scaled_dot_product_attention` of torch {torch} on {cpu}, {threads} threads, {isa} kernels; "
+    "both in turns within one run, medians. 8 heads of 64, for new tokens 32 heads of 128 on 8 of the cache. "
+    "`make bench` ({bench}) and `make bench-decode` ({decode}) print all rows; [Speed](docs/speed.md) has more of "
+    "them, other peers, whole models, and where we are behind.",
     "| work | torch | mmha | times as fast |",
     (
         "forward, no mask, 4096 tokens",

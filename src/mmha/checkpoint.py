@@ -10,13 +10,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from mmha import checks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Model = TypeVar("Model", bound="nn.Module")
+Sizes = TypeVar("Sizes")
 
 
 def _digest(data: bytes) -> str:
@@ -132,6 +136,23 @@ def widen(packed: dict[str, Tensor]) -> dict[str, Tensor]:
         if scale_name(table) in packed:
             state[table] = state[table] * state.pop(scale_name(table))
     return state
+
+
+def sizes(document: dict[str, Any], path: Path, config: type[Sizes], model: str, what: str) -> Sizes:
+    """The sizes of a model in its checkpoint's document, a frozen dataclass that checks them; `what` it is, for people.
+
+    Raises: ValueError when the document is of another model, or its sizes are not such a model's.
+    """
+    if document.get("model") != model:
+        raise ValueError(f"{path}: expected {what}, got {document.get('model')!r}")
+    given = document.get("config")
+    known = {field.name for field in fields(config)}  # type: ignore[arg-type]
+    if not isinstance(given, dict) or not set(given) <= known:
+        raise ValueError(f"{path}: expected sizes of {what}, got {checks.describe(given)}")
+    try:
+        return config(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected sizes that fit together, got others ({error})") from None
 
 
 def fill(make: Callable[[], Model], weights: dict[str, Tensor], numbers: int, path: Path) -> Model:

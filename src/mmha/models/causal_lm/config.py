@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmha import checks
+from mmha import checkpoint, checks
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "causal_lm.json"
 
@@ -74,13 +74,4 @@ def read_config(document: dict[str, Any], path: Path) -> Config:
 
     Raises: ValueError when they are not those of a causal language model.
     """
-    if document.get("model") != "causal_lm":
-        raise ValueError(f"{path}: expected a causal language model, got {document.get('model')!r}")
-    sizes = document.get("config")
-    known = {field.name for field in fields(Config)}
-    if not isinstance(sizes, dict) or not set(sizes) <= known:
-        raise ValueError(f"{path}: expected sizes of a causal language model, got {checks.describe(sizes)}")
-    try:
-        return Config(**sizes)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected sizes that fit together, got others ({error})") from None
+    return checkpoint.sizes(document, path, Config, "causal_lm", "a causal language model")

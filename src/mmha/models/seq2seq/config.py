@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmha import checks
+from mmha import checkpoint, checks
 
 #: The translators that ship, from English, by language.
 SHIPPED = {name: Path(__file__).parents[2] / "weights" / f"translate-{name}.json" for name in ("de", "zh")}
@@ -87,13 +87,4 @@ def read_config(document: dict[str, Any], path: Path) -> Config:
 
     Raises: ValueError when they are not those of an encoder–decoder.
     """
-    if document.get("model") != "seq2seq":
-        raise ValueError(f"{path}: expected an encoder-decoder, got {document.get('model')!r}")
-    sizes = document.get("config")
-    known = {field.name for field in fields(Config)}
-    if not isinstance(sizes, dict) or not set(sizes) <= known:
-        raise ValueError(f"{path}: expected sizes of an encoder-decoder, got {checks.describe(sizes)}")
-    try:
-        return Config(**sizes)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected sizes that fit together, got others ({error})") from None
+    return checkpoint.sizes(document, path, Config, "seq2seq", "an encoder-decoder")
