@@ -85,8 +85,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     options = {"seed": 1, "batch": given.batch, "seconds": given.seconds, "out": Path(), "rate": 1e-3, "warmup": 400,
-               "accumulate": 1, "precision": "bf16-mixed", "checkpoint_activations": False, "devices": 1, "nodes": 1,
-               "strategy": "auto"}  # fmt: skip
+               "schedule": "linear", "accumulate": 1, "precision": "bf16-mixed", "checkpoint_activations": False,
+               "devices": 1, "nodes": 1, "strategy": "auto"}  # fmt: skip
     job = speech_job.Job(speech_job.load(None, None, None), options, "")
     folders = {name: registry.path(name) for name in (*recordings.VOICES, recordings.TEST_VOICE, *recordings.NOISES)}
     mixed = list(speech.mixtures(recordings.voices(folders).dev, recordings.noises(folders).dev, given.count))

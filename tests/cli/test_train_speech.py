@@ -41,17 +41,18 @@ def command(folders: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def test_the_file_says_how_it_was_made(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert app.run(command(folders, tmp_path / "out", "--steps", "2", "--window", "7")) == 0
+    assert app.run(command(folders, tmp_path / "out", "--steps", "2", "--window", "7", "--schedule", "linear")) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == str(tmp_path / "out" / "mhanet.json")
     document = json.loads((tmp_path / "out" / "mhanet.json").read_text())
     assert {**document["about"], "model": result["model"]} == result
     speech, noise = folders
     assert document["about"]["command"] == (
-        f"mmha train speech --speech {speech} --noise {noise} --window 7 --batch 2 --seconds 0.13 --steps 2"
+        f"mmha train speech --speech {speech} --noise {noise} --window 7 --batch 2 --seconds 0.13 "
+        "--schedule linear --steps 2"
     )
     names = ("schedule", "betas", "eps", "clip", "clip_value", "weight_decay")
-    assert [result[name] for name in names] == ["noam", [0.9, 0.98], 1e-9, None, 1.0, 0.0]
+    assert [result[name] for name in names] == ["linear", [0.9, 0.98], 1e-9, None, 1.0, 0.0]
     model = mhanet.load(tmp_path / "out" / "mhanet.json")
     assert model.config == mhanet.small(window=7)
     assert float(model.deviation.min()) > 1  # the statistics of the mixtures travel with the weights
@@ -87,6 +88,9 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_bad_input_is_one_line(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert "'published' or 'small', got 'smal'" in refused(command(folders, out, "--model", "smal"), capsys)
+    assert "`schedule`: expected 'noam' or 'linear', got 'line'" in refused(
+        command(folders, out, "--schedule", "line"), capsys
+    )
     assert "`seconds`: expected a number > 0, got -1.0" in refused(command(folders, out, "--seconds", "-1"), capsys)
     assert "no --steps beside it" in refused(command(folders, out, "--steps", "2", "--minutes", "1"), capsys)
     assert "expected a stopped run" in refused(command(folders, out, "--resume"), capsys)

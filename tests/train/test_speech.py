@@ -97,17 +97,42 @@ def test_played_faster_a_tone_is_higher() -> None:
     np.testing.assert_array_equal(speech.at_speed(tone, 1.0, 7), tone[:7] / 32768)
 
 
+class Known:
+    """A generator whose uniform numbers are known."""
+
+    standard_normal = staticmethod(np.random.default_rng(3).standard_normal)
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def uniform(self, low: float, high: float, size: object = None) -> object:
+        return self.given
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 0.0, 0.0, 0.0), (0.3, -0.1, 0.25, -0.375), (-0.375, 0.375, -0.375, -0.375)])
+def test_a_filter_is_its_difference_equation(numbers: tuple[float, ...]) -> None:
+    a1, a2, b1, b2 = numbers
+    x = np.random.default_rng(7).standard_normal(307)
+    wanted = np.zeros(2 + len(x))
+    padded = np.concatenate([[0.0, 0.0], x])
+    for n in range(2, len(padded)):
+        wanted[n] = padded[n] + a1 * padded[n - 1] + a2 * padded[n - 2] - b1 * wanted[n - 1] - b2 * wanted[n - 2]
+    found = speech.filtered(Known(np.reshape(numbers, (2, 2))), x)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, wanted[2:], rtol=0, atol=1e-12)
+
+
+def test_filters_are_drawn_from_a_range_where_all_are_stable() -> None:
+    for seed in range(101):
+        rings = speech.filtered(np.random.default_rng(seed), np.eye(1, 400)[0])
+        assert rings[0] == 1.0
+        assert np.abs(rings[200:]).max() < 1e-6
+        # From 0.25 / 1.75 to 1.75 / 0.25: nothing is lost.
+        assert 0.14 < np.abs(np.fft.rfft(rings)).min() <= np.abs(np.fft.rfft(rings)).max() < 7.1
+
+
 @pytest.mark.parametrize("slope", [0.0, 2.0])
 def test_the_colour_of_noise_is_the_slope_of_its_spectrum(slope: float) -> None:
-    class Draw:
-        """A generator whose only uniform number is known."""
-
-        standard_normal = staticmethod(np.random.default_rng(3).standard_normal)
-
-        def uniform(self, low: float, high: float) -> float:
-            return slope
-
-    made = speech.coloured(Draw(), 1 << 16)  # type: ignore[arg-type]
+    made = speech.coloured(Known(slope), 1 << 16)  # type: ignore[arg-type]
     power = np.abs(np.fft.rfft(made)) ** 2
     low, high = power[100:200].mean(), power[10000:20000].mean()
     assert 10 * np.log10(low / high) == pytest.approx(10 * slope * 2, abs=1.5)

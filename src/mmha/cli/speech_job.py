@@ -119,12 +119,12 @@ class Job:
         return moments.statistics()
 
     def settings(self, steps: int) -> settings.Settings:
-        """How to train: as published, where warm-up and rate are not given."""
-        names = ("rate", "warmup", "seed", "accumulate", "precision", "checkpoint_activations", "devices", "nodes",
-                 "strategy")  # fmt: skip
+        """How to train: as published, where warm-up, rate and schedule are not given."""
+        names = ("rate", "warmup", "schedule", "seed", "accumulate", "precision", "checkpoint_activations", "devices",
+                 "nodes", "strategy")  # fmt: skip
         given = {name: self.options[name] for name in names}
         return settings.Settings(
-            steps=steps, schedule="noam", betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, clip=None, clip_value=1.0,
+            steps=steps, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, clip=None, clip_value=1.0,
             average=AVERAGE, **given,
         )  # fmt: skip
 

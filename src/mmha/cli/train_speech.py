@@ -41,7 +41,10 @@ def speech(
     steps: Annotated[int | None, typer.Option(min=1, help="Batches to train on.  [default: 8000]")] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, by the first ones' time.")] = None,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    warmup: Annotated[int, typer.Option(min=1, help="Steps until the rate is highest (Noam schedule).")] = 600,
+    warmup: Annotated[int, typer.Option(min=1, help="Steps until the rate is highest.")] = 600,
+    schedule: Annotated[
+        str, typer.Option(help="How the rate falls then: noam, with 1/√step, as published; or linear, to 0.")
+    ] = "noam",
     seed: Annotated[int, typer.Option(min=0, help="Decides the start and the mixtures.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="0 is torch's choice; fix it to repeat a run bit for bit.")] = 0,
     precision: scale.Precision = "32-true",
@@ -77,5 +80,6 @@ def _check(options: dict[str, Any]) -> None:
     from mmha.models.mhanet import BUILDERS
 
     checks.one_of("model", options["model"], tuple(BUILDERS))
+    checks.one_of("schedule", options["schedule"], ("noam", "linear"))
     checks.require(checks.number("seconds", options["seconds"]) > 0, "seconds", "a number > 0", options["seconds"])
     check_run(options)

@@ -45,6 +45,23 @@ def _prompts(language: str, who: str, voice: str, licence: str, size: int, files
     )
 
 
+def _dialogues(language: str, who: str, minutes: float, size: int, files: int, checksum: str) -> Entry:
+    """What the two fish of a game say to each other: the big one is a man (v), the small one a woman (m)."""
+    return Entry(
+        name=f"dialogues-{language}",
+        what=f"Dialogues of a {who} man and woman in a game: {files} lines, {minutes} minutes, 22 kHz Ogg",
+        client="apt",
+        package=f"fillets-ng-data-{language}",
+        version="1.0.1*",
+        licence="GPL-2",
+        inside="usr/share/games/fillets-ng/sound",
+        keep=("*-v-*.ogg", "*-m-*.ogg"),
+        size=size,
+        files=files,
+        checksum=checksum,
+    )
+
+
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -184,7 +201,7 @@ ENTRIES: dict[str, Entry] = {
         ),
         _prompts(
             "it",
-            "an Italian voice, the one man",
+            "an Italian man's voice",
             "it_IT_m_Carlo",
             "CC-BY-3.0",
             10_994_159,
@@ -199,6 +216,12 @@ ENTRIES: dict[str, Entry] = {
             11_446_585,
             566,
             "05158a9b423fd5db0ff45ba473e3aac6e9eae78612e9c92193f1125541efa1aa",
+        ),
+        _dialogues(
+            "cs", "Czech", 73.7, 28_973_203, 1325, "02c94857a26f4eb0b9681b0471a347d63feee5db62497f5ed59d99799ff7df9a"
+        ),
+        _dialogues(
+            "nl", "Dutch", 78.4, 31_750_816, 1323, "f8f805f4a4adb69e48a7ca691c15223bc7e5ba55534bb6515024be8a53bf68cd"
         ),
         Entry(
             name="city-noise",

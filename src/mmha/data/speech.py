@@ -1,7 +1,7 @@
 """Voices and noises to train a speech enhancer on, to choose on and to report on: which files, and their samples.
 
-Of the sets that mmha fetches, the Italian man is what is reported on and no other man is trained on; of the four other
-voices one file in twenty is chosen on. The noises of a town are held out by kind, so that every clip of traffic, of a
+Of the sets that mmha fetches, the Italian man is what is reported on; of the eight other voices, two of them men's, one
+file in twenty is chosen on. The noises of a town are held out by kind, so that every clip of traffic, of a
 market, of trains, of windmills and of crowds is heard for the first time when reporting. No clip of one part repeats
 one of another part (the set holds three clips twice). Of folders of one's own, one file in ten is chosen on.
 """
@@ -22,7 +22,7 @@ from mmha.data import sound
 RATE = 16000  # Hz
 Samples = NDArray[np.int16]
 
-VOICES = ("prompts-en", "prompts-fr", "prompts-es", "prompts-ru")
+VOICES = ("prompts-en", "prompts-fr", "prompts-es", "prompts-ru", "dialogues-cs", "dialogues-nl")
 TEST_VOICE = "prompts-it"
 NOISES = ("city-noise", "ambience")
 TEST_KINDS = (
