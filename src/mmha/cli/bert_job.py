@@ -128,7 +128,10 @@ class Job:
         def start(steps: int, folder: str) -> Run:
             return Run(self.new(), dataclasses.replace(self.settings(steps), rounds=1), folder)
 
-        return steps_in(minutes, start, self.batches, pretraining.sums, counts=pretraining.counts)
+        def evaluate(model: Any) -> object:
+            return pretraining.evaluate(model, self.held(self.parts.dev))
+
+        return steps_in(minutes, start, evaluate, self.batches, pretraining.sums, counts=pretraining.counts)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is written beside the weights of the round that has just ended."""

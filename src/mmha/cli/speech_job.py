@@ -151,7 +151,10 @@ class Job:
         def start(steps: int, folder: str) -> Run:
             return Run(self.new(), replace(self.settings(steps), rounds=1), folder)
 
-        return steps_in(minutes, start, self.batches, loss, counts=speech.counts)
+        def evaluate(model: Any) -> float:
+            return score(model, self.dev)
+
+        return steps_in(minutes, start, evaluate, self.batches, loss, counts=speech.counts)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is written beside the weights of the round that has just ended."""

@@ -82,16 +82,39 @@ def steps_of(out: Path, kind: str) -> int:
         raise ValueError(f"{out}: expected a stopped run of `mmha train {kind}`, got another") from None
 
 
-def steps_in(minutes: float, start: Callable[[int, str], run.Run], *what: Any, **more: Any) -> int:
+def steps_in(
+    minutes: float, start: Callable[[int, str], run.Run], evaluate: Callable[[Any], object], *what: Any, **more: Any
+) -> int:
     """How many steps fit into so many minutes, by a few of a run that is thrown away.
 
-    Args: start, makes a run of so many steps in a folder; what and more, those of `Run.fit`.
+    Args: start, makes a run of so many steps in a folder; evaluate, scores a model; what and more, those of `Run.fit`.
     """
-    times: list[float] = []
+    from mmha.train.settings import Settings
+
+    times, scoring = list[float](), list[float]()
+
+    def scored(model: Any) -> float:
+        begun = time.perf_counter()
+        evaluate(model)
+        scoring.append(time.perf_counter() - begun)
+        return 0.0
+
     with tempfile.TemporaryDirectory() as folder:
-        start(PROBE + 2, folder).fit(*what, **more, show=lambda progress: times.append(time.perf_counter()))
-    # The first step is slower than the others, the last one is followed by writing the state.
-    return max(1, int(60 * minutes * PROBE / (times[-2] - times[0])))
+        start(PROBE + 2, folder).fit(
+            *what, **more, evaluate=scored, show=lambda progress: times.append(time.perf_counter())
+        )
+    # The first step is slower than the others, the last one is followed by the score and by writing the state.
+    return fitting(60 * minutes, (times[PROBE] - times[0]) / PROBE, scoring[0], Settings.rounds)
+
+
+def fitting(seconds: float, step: float, scoring: float, rounds: int) -> int:
+    """How many steps fit into so many seconds, when one takes `step` and the score of each of `rounds` `scoring`.
+
+    >>> fitting(100.0, step=1.0, scoring=2.0, rounds=20), fitting(30.0, step=1.0, scoring=2.0, rounds=20)
+    (60, 10)
+    """
+    each = int(seconds / (step + scoring))  # with fewer steps than rounds each step is a round
+    return max(1, each if each < rounds else int((seconds - rounds * scoring) / step))
 
 
 @contextlib.contextmanager

@@ -42,10 +42,9 @@ class Job:
         run = Run(self.new(), self.settings(self._steps()), self.out, self.about)
         if self.options["resume"]:
             run.resume()
-        sources, targets = self.encoded(self.parts.dev)
 
         def evaluate(averaged: Any) -> float:
-            found = translation.score(averaged, sources, targets, self.tokenizer.end)
+            found = self.score(averaged)
             if found > run.progress.best:
                 self.save(averaged, self.result(run) | {"dev_nats_per_token": -found})
             return found
@@ -53,6 +52,15 @@ class Job:
         with bar(run, "round", "validation nats per token", lambda nats, digits: f"{-nats:.{digits}f}") as show:
             run.fit(self.batches, translation.loss, counts=translation.counts, evaluate=evaluate, show=show)
         return None if run.rank else self.finish(run) | {"model": str(self.out / FILE)}
+
+    def score(self, model: models.Seq2Seq) -> float:
+        """Minus the mean loss of a token of the pages to choose on, in nats."""
+        return translation.score(model, *self.dev, self.tokenizer.end)
+
+    @cached_property
+    def dev(self) -> tuple[Coded, Coded]:
+        """The tokens of the pages to choose on."""
+        return self.encoded(self.parts.dev)
 
     @cached_property
     def tokenizer(self) -> subwords.Tokenizer:
@@ -105,7 +113,7 @@ class Job:
         def start(steps: int, folder: str) -> Run:
             return Run(self.new(), replace(self.settings(steps), rounds=1), folder)
 
-        return steps_in(minutes, start, self.batches, translation.loss, counts=translation.counts)
+        return steps_in(minutes, start, self.score, self.batches, translation.loss, counts=translation.counts)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is written beside the weights of the round that has just ended."""
