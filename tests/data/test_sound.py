@@ -100,7 +100,7 @@ def test_other_containers_are_read_by_libav(tmp_path: Path) -> None:
     assert np.abs(found[:, 4000:30000] - x.T[:, 4000:30000]).max() < 0.06
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff", "a.mp3"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff", "a.mp3", "a.w64", "a.caf", "a.au"])
 @pytest.mark.parametrize("part", [0.0, 0.003, 0.5, 0.9])
 def test_a_file_that_is_cut_off_is_one_line(tmp_path: Path, name: str, part: float) -> None:
     path = tmp_path / name
