@@ -98,6 +98,7 @@ bench-bert-twin: $(VENV)/.dev
 # A frame of a speech enhancer's stream in its first minute and an hour later.
 bench-streaming: $(VENV)/.dev
 	$(BIN)/python benchmarks/streaming.py --json benchmarks/results/streaming.json
+	$(BIN)/python benchmarks/fill_readme.py
 
 # The BERT that ships as a tagger, and the same network from scratch, on 1, 10 and 100 % of the tagged sentences:
 # a quarter of an hour of one core, and as much for the CRF.

@@ -1,8 +1,8 @@
 """BERT-base's pretraining on many machines, on paper: python benchmarks/scale_model.py --fill docs/scale.md
 
 Computes the tables of docs/scale.md from the sizes of the model, what one core was measured to do
-(results/scale.json, by scale_measure.py) and the assumptions below, and puts each between its two comments there.
-Without --fill they are printed. Sizes are bytes, times seconds.
+(results/scale.json, by scale_measure.py) and the assumptions below, and puts each between its two comments there; with
+--fill docs/zh/scale.md in Chinese. Without --fill they are printed. Sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import scale_words
+from words import Words, title
 
 from mmha.models.bert.config import Config, base
 
@@ -179,34 +182,24 @@ def on(machine: Machine, gigabits: int) -> Machine:
     return replace(machine, network=gigabits * 1e9 / 8)
 
 
-def tables(machine: Machine) -> dict[str, str]:
-    """All tables of the page, by name."""
+def tables(machine: Machine, words: Words | None = None) -> dict[str, str]:
+    """All tables of the page, by name; with `words` in their language."""
     config = base()
-    return {
-        "machine": _table(("assumed or measured", "value"), _machine(machine)),
-        "parameters": _table(("part", "parameters", "float32, MB"), _parts(config)),
-        "memory": _table(MEMORY, (_memory(config, job) for job in JOBS)),
-        "traffic": _table(TRAFFIC, (_traffic(config, job) for job in JOBS)),
-        "time": _table(TIME, (_time(config, j, machine, gb) for j in JOBS for gb in NETWORKS)),
-        "limits": _table(LIMITS, (_limits(config, j, machine) for j in (PUBLISHED, LARGE))),
+    made: dict[str, tuple[tuple[str, ...], Iterator[tuple[str, ...]]]] = {
+        "machine": (("assumed or measured", "value"), _machine(machine)),
+        "parameters": (("part", "parameters", "float32, MB"), _parts(config)),
+        "memory": (MEMORY, (_memory(config, job) for job in JOBS)),
+        "traffic": (TRAFFIC, (_traffic(config, job) for job in JOBS)),
+        "time": (TIME, (_time(config, j, machine, gb) for j in JOBS for gb in NETWORKS)),
+        "limits": (LIMITS, (_limits(config, j, machine) for j in (PUBLISHED, LARGE))),
     }
+    return {name: _table(head, rows, words or {}) for name, (head, rows) in made.items()}
 
 
 MEMORY = ("batch", "machines", "tokens each", "parts", "DDP", "FSDP", "activations", "computed again")
 TRAFFIC = ("batch", "machines", "DDP, GB", "FSDP, GB")
-TIME = (
-    "batch",
-    "machines",
-    "Gb/s",
-    "compute",
-    "optimizer",
-    "network",
-    "step, DDP",
-    "busy",
-    "days",
-    "step, FSDP",
-    "busy",
-)
+TIME = (*("batch", "machines", "Gb/s", "compute", "optimizer", "network"),
+        *("step, DDP", "busy", "days", "step, FSDP", "busy"))  # fmt: skip
 LIMITS = ("batch", *(f"{gb} Gb/s" for gb in NETWORKS))
 
 
@@ -251,9 +244,9 @@ def _names(job: Job) -> tuple[str, str]:
     return f"{job.sequences:,}", str(job.machines)
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]], words: Words) -> str:
     lines = [head, ("---",) + ("---:",) * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(title(cell, words) for cell in line)} |" for line in lines)
 
 
 def measured() -> Machine:
@@ -262,9 +255,9 @@ def measured() -> Machine:
     return Machine(core=rates["float32"][str(LENGTH)], rounded=rates["bfloat16"][str(LENGTH)])
 
 
-def filled(page: str) -> str:
+def filled(page: str, words: Words | None = None) -> str:
     """The page with every table computed again. Raises: KeyError for a comment that names no table."""
-    found = tables(measured())
+    found = tables(measured(), words)
     pattern = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda match: match[1] + found[match[2]] + "\n" + match[3], page)
 
@@ -274,7 +267,8 @@ def main() -> None:
     parser.add_argument("--fill", type=Path)
     given = parser.parse_args()
     if given.fill:
-        given.fill.write_text(filled(given.fill.read_text("utf-8")), "utf-8")
+        words = scale_words.CHINESE if "zh" in given.fill.parts else None
+        given.fill.write_text(filled(given.fill.read_text("utf-8"), words), "utf-8")
     else:
         print("\n\n".join(tables(measured()).values()))
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import resource
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,7 +69,8 @@ def main() -> None:
         print("\n".join(map(line, found)), flush=True)
         rows += found
     if options.json:
-        document = {"machine": machine(), "rows": rows}
+        measured = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        document = {"measured": measured, "machine": machine(), "rows": rows}
         checkpoint.write(options.json, (json.dumps(document, indent=1) + "\n").encode())
 
 

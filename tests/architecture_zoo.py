@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from architecture_models import BIAS, DENSE, IMAGE_TOKEN, NOTHING, OWN, PATCH, REFUSED, VALUES, WORKS, Family
+from architecture_words import CHINESE
 
-PAGE = Path(__file__).parents[1] / "docs" / "huggingface.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES: dict[Path, Mapping[str, str]] = {DOCS / "huggingface.md": {}, DOCS / "zh" / "huggingface.md": CHINESE}
 START, END = "<!-- architectures -->\n", "\n<!-- /architectures -->"
 
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -169,23 +172,22 @@ FAMILIES = [
 # fmt: on
 
 
-def table() -> str:
-    """The families as a table in Markdown."""
-    rows = [
-        "| family | class | kind | what is special | masks arrive | attention is computed by |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(words: Mapping[str, str]) -> str:
+    """The families as a table in Markdown, with `words` for what a cell says in English."""
+    rows = [("family", "class", "kind", "what is special", "masks arrive", "attention is computed by")]
     for f in FAMILIES:
         masks = "" if f.state in (OWN, REFUSED) else f.masks
-        rows.append(f"| {f.name} | `{f.model}` | {f.kind} | {f.note} | {masks} | {f.state} |")
-    return "\n".join(rows)
+        rows.append((f.name, f"`{f.model}`", f.kind, f.note, masks, f.state))
+    lines = [f"| {' | '.join(words.get(cell, cell) for cell in row)} |" for row in rows]
+    return "\n".join([lines[0], "|---|---|---|---|---|---|", *lines[1:]])
 
 
-def filled(page: str) -> str:
+def filled(page: str, words: Mapping[str, str]) -> str:
     """The page with the table where its marks are."""
     before, rest = page.split(START)
-    return before + START + table() + END + rest.split(END)[1]
+    return before + START + table(words) + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":  # python tests/architecture_zoo.py, after a change of FAMILIES
-    PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+    for page, words in PAGES.items():
+        page.write_text(filled(page.read_text("utf-8"), words), "utf-8")

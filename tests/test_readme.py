@@ -33,36 +33,64 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "benchmarks" / "fill_readme.py"))
 
 
-def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str, Any]) -> None:
+@pytest.mark.parametrize("language", ["ENGLISH", "CHINESE"])
+def test_figures_in_the_pages_are_those_of_the_runs_beside_them(script: dict[str, Any], language: str) -> None:
     # `make bench` and `make bench-decode` write the files, fill_readme.py the sections: none is changed alone.
-    made = script["sections"](ROOT / "benchmarks" / "results")
+    made = script["sections"](ROOT / "benchmarks" / "results", language)
     for name, section in made.items():
-        text = (ROOT / script["PAGES"][name]).read_text(encoding="utf-8")
+        page = script["PAGES"][name] if language == "ENGLISH" else script["twin"](script["PAGES"][name])
+        text = (ROOT / page).read_text(encoding="utf-8")
         assert f"<!-- {name} -->\n{section}\n<!-- /{name} -->" in text, name
-    assert {"headline", "headline_zh", "bench"} <= set(made)
+    assert {"headline", "bench"} <= set(made)
 
 
 def test_every_section_has_its_place(script: dict[str, Any]) -> None:
     # Else a benchmark of some minutes would end at the page that it cannot fill.
+    assert set(script["PAGES"]) == set(script["WRITERS"])
     for name, page in script["PAGES"].items():
-        text = (ROOT / page).read_text(encoding="utf-8")
-        assert f"<!-- {name} -->\n" in text, name
-        assert f"\n<!-- /{name} -->" in text, name
+        for place in (page, script["twin"](page)):
+            text = (ROOT / place).read_text(encoding="utf-8")
+            assert f"<!-- {name} -->\n" in text, (place, name)
+            assert f"\n<!-- /{name} -->" in text, (place, name)
+
+
+def test_a_section_in_chinese_has_the_figures_of_the_english_one_and_no_english_sentence(
+    script: dict[str, Any],
+) -> None:
+    def figures(section: str) -> list[list[str]]:
+        cells = [line.split("|")[2:] for line in section.splitlines() if line.startswith("| ")]
+        return [sorted(re.findall(r"\d+(?:[.,]\d+)*%?", "|".join(row))) for row in cells]
+
+    english, chinese = (script["sections"](ROOT / "benchmarks" / "results", name) for name in ("ENGLISH", "CHINESE"))
+    for name, section in chinese.items():
+        assert figures(section) == figures(english[name]), name
+        # Names of systems may be left, and in brackets why one is missing, as the run said it.
+        said = re.sub(r"`[^`]*`|（[^（）]*）|：[A-Z]\w*Error.*", "", section)
+        assert re.findall(r"[a-z]{2,} [a-z]{2,}\b", said) == [], name
+
+
+def test_both_languages_have_the_same_sentences(script: dict[str, Any]) -> None:
+    for room in {room for room, *_ in script["WRITERS"].values()} - {script["headline_section"]}:
+        assert set(room.ENGLISH) <= set(room.CHINESE), room.__name__
+        for name, sentence in room.ENGLISH.items():
+            ours, theirs = (set(re.findall(r"{.*?}", said)) for said in (sentence, room.CHINESE[name]))
+            assert ours == theirs, (room.__name__, name)
 
 
 def test_figures_on_the_page_of_speed_are_rows_of_the_table(script: dict[str, Any]) -> None:
     cases = {case.name: case for case in CASES}
-    assert len(script["SHOWN"]) == len(set(script["SHOWN"])) <= 22
-    shown = [cases[name] for name in script["SHOWN"]]
+    attention = script["attention_section"]
+    assert len(attention.SHOWN) == len(set(attention.SHOWN)) <= 22
+    shown = [cases[name] for name in attention.SHOWN]
     assert {case.family for case in shown} == {case.family for case in CASES} - {"decode"}  # has a section of its own
-    assert {case.kind for case in shown} <= set(script["KINDS"])
+    assert {case.kind for case in shown} <= set(attention.KINDS)
     assert [case.name for case in shown if case.threads] == [shown[-1].name]  # the sentence above the table says so
 
 
 def test_the_table_of_attention_is_written_from_a_run(script: dict[str, Any]) -> None:
     rows = [Row(case, 2, 10**8, 200.0, [1470.7], [0.0264], 0.0) for case in CASES]
     run = record(Limits(threads=2, best={("GFLOP/s", 2): 200.0, ("GB/s", 2): 20.0}), rows)
-    sentence, _, *table = script["section"](run).splitlines()
+    sentence, _, *table = script["attention_section"].section(run).splitlines()
     assert sentence.endswith(f" of the {len(CASES)} rows of that run:")
     assert len({line.count("|") for line in table}) == 1
     # 4 x 64 operations a pair, 10**8 pairs, 0.0264 ms.

@@ -26,9 +26,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("scale_model")
 
 
-def test_the_page_says_what_the_script_computes(script: ModuleType) -> None:
-    page = (ROOT / "docs" / "scale.md").read_text("utf-8")
-    assert script.filled(page) == page
+@pytest.mark.parametrize("page", ["docs/scale.md", "docs/zh/scale.md"])
+def test_the_page_says_what_the_script_computes(script: ModuleType, page: str) -> None:
+    words = script.scale_words.CHINESE if "zh" in page else None
+    page = (ROOT / page).read_text("utf-8")
+    assert script.filled(page, words) == page
     assert re.findall(r"<!-- table: (\w+) -->\n\|", page) == list(script.tables(script.measured()))
 
 
