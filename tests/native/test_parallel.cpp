@@ -143,13 +143,14 @@ void scratch_is_own() {
   expect(wrong == 0, "each thread has its own aligned scratch");
 }
 
-// Stacks of 2^46 bytes cannot be had: every std::thread fails to start, and the caller works alone.
+// Stacks of 2^62 bytes cannot be had: every std::thread fails to start, and the caller works alone. (A size that an
+// address can have, 2^46, is one of which qemu writes a table before it is refused, with all of the memory.)
 void no_more_threads() {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   size_t usual = 0;
   pthread_attr_getstacksize(&attributes, &usual);
-  if (pthread_attr_setstacksize(&attributes, size_t{1} << 46) == 0) {
+  if (pthread_attr_setstacksize(&attributes, size_t{1} << 62) == 0) {
     pthread_setattr_default_np(&attributes);
     bool refused = false;
     try {
