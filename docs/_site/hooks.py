@@ -91,7 +91,9 @@ def on_page_context(context: dict[str, Any], page: Any, config: Any, nav: Any) -
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """A page asks no other host for anything."""
+    """A page asks no other host for anything, and its reference is there."""
+    if "<p>::: " in output:
+        log.warning("%s: a name of the reference was not looked up", page.file.src_uri)
     for asked in OUTSIDE.findall(output):
         log.warning("%s: would be fetched from elsewhere: %s", page.file.src_uri, asked)
     return output

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +17,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 EVIL = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1> I saw"
 TIMEOUT = 120_000  # ms
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason='needs playwright: pip install "mmha[browser]"')
-    program = os.environ.get("MMHA_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with api.sync_playwright() as play:
-        try:
-            launched = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"needs Chromium (apt-get install chromium, or playwright install chromium): {error}")
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +109,16 @@ def test_a_recording_says_where_a_frame_looked(browser: Browser, file: Path, dat
     shown.keyboard.press("End")
     last = data["recording"]["frames"] - 1
     assert f"The frame at {last * 0.016:.2f} s" in shown.locator("#recording .said").inner_text()
+    players = shown.locator("#recording audio")
+    for number, name in enumerate(("before", "after")):
+        player = players.nth(number)
+        assert player.get_attribute("aria-label") == f"The recording {name} it was enhanced"
+        shown.wait_for_function("one => one.readyState >= 2", arg=player.element_handle())
+        assert player.evaluate("one => one.duration") == pytest.approx(1.0)  # and the policy let it in
+    players.nth(1).focus()
+    shown.keyboard.press("Space")
+    shown.wait_for_function("one => one.currentTime > 0.2", arg=players.nth(1).element_handle())
+    assert "The frame at 0.00 s" not in shown.locator("#recording .said").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,15 @@ def test_a_recording_has_its_spectra_its_gains_and_weights_that_look_back(models
         weights = numbers(block, reach) ** 2
         assert torch.allclose(weights.sum(1), torch.ones(()).double(), atol=0.03)
         assert torch.equal(weights, weights.tril())  # no frame looks at what was before the first
+    clean = enhancer.enhance(sound, rate=16000)
+    for name, heard in (("before", sound), ("after", clean)):
+        with wave.open(io.BytesIO(base64.b64decode(found["sounds"][name]))) as file:
+            assert file.getparams()[:3] == (1, 2, 16000)
+            samples = torch.frombuffer(bytearray(file.readframes(99999)), dtype=torch.int16) / 32767
+        assert torch.allclose(samples, heard, atol=2e-5)
+    loud = looks.recorded(enhancer, 20 * sound)["sounds"]
+    with wave.open(io.BytesIO(base64.b64decode(loud["before"]))) as file:  # made quieter, and not clipped
+        assert torch.frombuffer(bytearray(file.readframes(99999)), dtype=torch.int16).abs().eq(32767).sum() <= 1
     with pytest.raises(ValueError, match=r"`recording`: expected at least 256 samples at 16000 Hz, got 255"):
         looks.recorded(enhancer, sound[:255])
 

@@ -6,6 +6,8 @@ Weights are whole thousandths, [layer][head][query][key], without the zeros at t
 from __future__ import annotations
 
 import base64
+import io
+import wave
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +153,8 @@ def translated(model: Seq2Seq, tokenizer: Tokenizer, text: str, name: str = "sou
 def recorded(enhancer: Enhancer, sound: Tensor, name: str = "recording") -> Json:
     """A sound at 16 kHz, float32 (N,), before and after it was enhanced, of which a page shows the first 5 seconds.
 
-    Levels and gains are bytes, 255 for the loudest bin and for a gain of 1; weights are bytes, too, of their roots.
+    Levels and gains are bytes, 255 for the loudest bin and for a gain of 1; weights are bytes, too, of their roots. The
+    two sounds are WAV files of 16 bits; where one exceeds full scale, both are made quieter.
     Raises: ValueError for less than a frame of sound.
     """
     from mmha.models.mhanet import look
@@ -162,6 +165,8 @@ def recorded(enhancer: Enhancer, sound: Tensor, name: str = "recording") -> Json
     seen = look(enhancer, sound)
     frames = len(seen.gain)
     reach = min(enhancer.window, frames)
+    heard = {"before": sound, "after": enhancer.enhance(sound, RATE)}
+    loudest = max(1.0, *(float(one.abs().max()) for one in heard.values()))
     level, factor = (20 * part.clamp_min(1e-9).log10() for part in (seen.magnitudes, seen.gain))
     about = (
         f"{len(seen.back)} blocks of {enhancer.model.config.heads} heads. The mask shows each frame of 32 ms itself "
@@ -171,6 +176,7 @@ def recorded(enhancer: Enhancer, sound: Tensor, name: str = "recording") -> Json
         "about": about, "name": enhancer.gain, "frames": frames, "bins": BINS, "seconds": frames * SHIFT / RATE,
         "range": RANGE, "depth": DEPTH, "reach": reach, "level": _bytes((level - level.max()) / RANGE + 1),
         "gain": _bytes(factor / DEPTH + 1), "back": [_bytes(block[:, :reach].sqrt()) for block in seen.back],
+        "sounds": {name: _wav(one / loudest, RATE) for name, one in heard.items()},
     }  # fmt: skip
 
 
@@ -181,6 +187,15 @@ def _bytes(values: Tensor) -> str:
     'AP//AA=='
     """
     return base64.b64encode((255 * values).round().clamp(0, 255).to(torch.uint8).numpy().tobytes()).decode()
+
+
+def _wav(sound: Tensor, rate: int) -> str:
+    """A sound of full scale 1 as a WAV file of 16 bits, in base 64."""
+    with io.BytesIO() as file:
+        with wave.open(file, "wb") as made:
+            made.setparams((1, 2, rate, 0, "NONE", ""))
+            made.writeframes((32767 * sound).round().numpy().astype("<i2").tobytes())
+        return base64.b64encode(file.getvalue()).decode()
 
 
 def _look(name: str, short: str, title: str, about: str, rows: list[str], columns: list[str], weights: Tensor) -> Json:

@@ -47,8 +47,8 @@ def build(data: Mapping[str, Any], served: bool = False) -> str:
     """
     style, code = read("view.css"), f'"use strict";\n{script()}'
     policy = (
-        f"default-src 'none'; script-src {_digest(code)}; style-src {_digest(style)}; img-src data:; base-uri 'none'; "
-        f"form-action {chr(39)}{'self' if served else 'none'}{chr(39)}"
+        f"default-src 'none'; script-src {_digest(code)}; style-src {_digest(style)}; img-src data:; "
+        f"media-src data:; base-uri 'none'; form-action {chr(39)}{'self' if served else 'none'}{chr(39)}"
     )
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_UNSAFE)
     parts = {"policy": policy, "style": style, "data": text, "script": code}

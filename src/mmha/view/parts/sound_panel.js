@@ -86,9 +86,17 @@ const SoundPanel = (() => {
         show(at + step);
       });
     });
+    // What is heard is marked, too, while it is heard.
+    const players = Object.entries(sound.sounds).map(([name, wav]) => {
+      const player = el("audio", { controls: true, src: `data:audio/wav;base64,${wav}`, "aria-label": `The recording ${name} it was enhanced` });
+      player.addEventListener("timeupdate", () => { if (!player.paused) show(Math.round((player.currentTime * frames) / sound.seconds)); });
+      player.addEventListener("play", () => players.forEach(([, other]) => { if (other !== player) other.pause(); }));
+      return [name, player];
+    });
     block.addEventListener("input", () => show(at));
     show(at);
     return el("section", { id: "recording" }, el("h2", {}, "A recording, enhanced"), el("p", { className: "about" }, sound.about),
+      el("div", { className: "sides" }, ...players.map(([name, player]) => el("figure", {}, el("figcaption", {}, `To hear: ${name}`), player))),
       el("div", { className: "fields" }, el("label", {}, "attention of", block)), said,
       ...drawings.map(([text, { node }]) => el("figure", {}, el("figcaption", {}, text), node)));
   }
