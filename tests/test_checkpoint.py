@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +40,20 @@ def test_a_crash_while_writing_leaves_the_old_one_whole(tmp_path: Path) -> None:
     document, tensors = checkpoint.load(tmp_path / "state.json")
     assert document["step"] == 1
     assert torch.equal(tensors["a"], STATE["a"])
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    parts = [f".state-{'0' * 12}.safetensors", ".state.json", ".t.safetensors"]
+    for part in parts:
+        (tmp_path / f"{part}.{gone.pid}.part").write_bytes(b"x")
+    others = {f"{parts[0]}.{os.getppid()}.part", f".statement.json.{gone.pid}.part", ".state.json.mine.part"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"x")
+    checkpoint.save(tmp_path / "state.json", STATE, {})
+    checkpoint.save(tmp_path / "t.json", STATE, {}, "t.safetensors")
+    assert {p.name for p in tmp_path.iterdir() if p.name.startswith(".")} == others
 
 
 def test_pieces_that_end_early_leave_the_old_file_whole(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the document before it are deleted. A crash at any moment leaves a document whos
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -27,12 +28,36 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def part_of(path: Path) -> Path:
+    """Where this process writes the file until it is whole. What killed processes left of the file is removed."""
+    _sweep(path.parent, glob.escape(path.name))
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _sweep(folder: Path, names: str) -> None:
+    """Remove what is left of the files, a pattern, that processes which have ended did not finish."""
+    for part in folder.glob(f".{names}.*.part"):
+        pid = part.name.split(".")[-2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
 def write(path: Path, data: bytes | Iterator[bytes]) -> None:
     """Write the file whole or not at all, in one piece or as the pieces come.
 
     Raises: OSError when the folder cannot be written, and what the iterator raises.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as stream:
             stream.writelines([data] if isinstance(data, bytes) else data)
@@ -43,6 +68,11 @@ def write(path: Path, data: bytes | Iterator[bytes]) -> None:
         part.unlink(missing_ok=True)
 
 
+def _tensors_of(path: Path) -> str:
+    """The pattern of the names that `save` makes from digests."""
+    return f"{glob.escape(path.stem)}-{'?' * 12}.safetensors"
+
+
 def save(path: Path, state: dict[str, Tensor], document: dict[str, Any], name: str | None = None) -> None:
     """Write the document to `path` (.json) and the tensors beside it, to `name` or to one made from their digest.
 
@@ -51,13 +81,14 @@ def save(path: Path, state: dict[str, Tensor], document: dict[str, Any], name: s
     from safetensors.torch import save as pack
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent, _tensors_of(path))  # their name does not come again, so that no `write` would find them
     data = pack({k: v.contiguous() for k, v in state.items()})
     digest = _digest(data)
     name = name or f"{path.stem}-{digest[:12]}.safetensors"
     write(path.parent / name, data)
     text = json.dumps({"tensors": name, "sha256": digest, **document}, indent=1, ensure_ascii=False)
     write(path, text.encode())
-    for old in path.parent.glob(f"{path.stem}-{'?' * 12}.safetensors"):
+    for old in path.parent.glob(_tensors_of(path)):
         if old.name != name:
             old.unlink()
 

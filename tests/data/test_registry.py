@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -112,6 +115,23 @@ def test_a_client_that_hangs_is_stopped(entry: registry.Entry, tmp_path: Path, m
     with pytest.raises(registry.DataError, match=r"cp did not finish in 0\.1 s"):
         registry.get("set")
     assert left(tmp_path / "data") == []
+
+
+KILLED = """
+from mmha.data import clients, registry
+registry.ENTRIES["set"] = registry.Entry(**{entry})
+clients.COMMANDS["cp"] = lambda package, version: ["sh", "-c", "kill -TERM $PPID; sleep 0.2"]
+registry.get("set")
+"""
+
+
+def test_what_a_fetch_left_that_was_killed_is_removed_by_the_next(entry: registry.Entry, tmp_path: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", KILLED.format(entry=vars(entry))], check=False)
+    assert died.returncode == -signal.SIGTERM
+    [part] = left(tmp_path / "data")
+    assert part.startswith(".set.")
+    registry.get("set")
+    assert left(tmp_path / "data") == ["set"]
 
 
 @pytest.mark.parametrize(("client", "hint"), [("npm", "install Node.js"), ("apt", "Debian and Ubuntu only")])

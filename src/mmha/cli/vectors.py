@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mmha import checkpoint
 from mmha.cli.files import writable
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Rows:
 
     def __init__(self, path: Path, width: int) -> None:
         self.path, self.width, self.count = path, width, 0
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = checkpoint.part_of(path)
 
     def __enter__(self) -> Rows:
         self._stream = self._part.open("wb")

@@ -95,6 +95,7 @@ def get(name: str, report: Report = lambda line: None) -> Path:
         raise DataError(f"MMHA_DATA: expected a folder that can be written, got {root()} ({error.strerror})") from None
     try:
         with _alone(root()), tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=root()) as scratch:
+            _sweep(Path(scratch))
             if is_here(name):  # another process was faster
                 return root() / name
             kept = Path(scratch, "kept")
@@ -111,6 +112,13 @@ def get(name: str, report: Report = lambda line: None) -> Path:
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: {_one_line(error)}") from None
     return root() / name
+
+
+def _sweep(own: Path) -> None:
+    """Remove what fetches left that were killed: while this one is alone, no other folder is in use."""
+    for left in own.parent.glob(".*.part"):
+        if left != own:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _check(wanted: Entry, kept: Path) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mmha import checks
+from mmha import checkpoint, checks
 from mmha.data.sound import flac
 from mmha.data.sound.reading import BLOCK, Info, Samples
 
@@ -74,7 +74,7 @@ class Writer:
     def __enter__(self) -> Writer:
         with self._file(io.BytesIO()):  # a rate that the format does not have is said before the work
             pass
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part = checkpoint.part_of(self.path)
         self._waiting: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)
         return self
 
