@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from mmha.masks import (
+    Blocks,
     Causal,
     Chunked,
     Dense,
@@ -16,6 +17,7 @@ from mmha.masks import (
     Documents,
     Full,
     KeyPadding,
+    Keys,
     Mask,
     Predicate,
     Prefix,
@@ -71,6 +73,37 @@ def test_a_sink_beside_a_window_takes_two_spans_a_row() -> None:
     plan = (Causal() & (Window(1023) | Prefix(4))).plan(1, 1, MILLION, MILLION)
     assert plan.row(MILLION - 1) == [(0, 4), (MILLION - 1024, MILLION)]
     assert plan.nbytes <= 28 * MILLION
+
+
+HOLES = torch.arange(30_011) * 7919 % 30_011  # the numbers below a prime, in disorder
+LAYOUT = (HOLES[:307] + HOLES[:307, None]) % 3 == 0
+
+
+@pytest.mark.parametrize("bound", [Causal() & Window(255), Window(100, 20) | Prefix(4)], ids=str)
+@pytest.mark.parametrize(
+    ("mask", "seen"),
+    [
+        (Keys(HOLES > 3000), lambda p, j: HOLES[j] > 3000),
+        (Keys(HOLES > 30), lambda p, j: HOLES[j] > 30),
+        (Documents(HOLES % 31), lambda p, j: HOLES[j] % 31 == HOLES[p] % 31),
+        (Blocks(LAYOUT, 100), lambda p, j: LAYOUT[p // 100, j // 100]),
+    ],
+    ids=["many holes", "few holes", "documents that are no neighbours", "blocks"],
+)
+def test_a_window_over_long_rows_costs_the_window(mask: Mask, seen: Callable[..., torch.Tensor], bound: Mask) -> None:
+    size = len(HOLES)
+    tracemalloc.start()
+    plan = (mask & bound).plan(1, 1, size, size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    keys = torch.arange(size)
+    assert peak + plan.nbytes < 40e6  # rows of bits would be 113 MB
+    for p in (0, 150, 9973, size - 1):
+        wanted = seen(p, keys) & bound.dense(1, 1, 1, size, q_start=p)[0, 0, 0]
+        again = torch.zeros(size, dtype=torch.bool)
+        for start, stop in plan.row(p):
+            again[start:stop] = True
+        assert torch.equal(again, wanted)
 
 
 def test_a_bounded_irregular_mask_never_stands_as_a_whole() -> None:

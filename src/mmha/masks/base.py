@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmha import checks
 from mmha.masks import held, plan
+from mmha.masks.algebra import both, either
 from mmha.masks.grid import Coordinates, Grid
-from mmha.masks.rows import Rows, both, either
+from mmha.masks.rows import Rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ class Mask(ABC):
         """Raise ValueError when this mask cannot be asked about the grid."""
 
     def _irregular(self) -> bool:
-        """Whether lowering gets cheaper when `within` is known (dilated, dense and the like)."""
+        """Whether lowering it, or joining what comes out, gets cheaper once `within` is known (dense, long rows)."""
         return False
 
     def _set(self, **fields: Any) -> None:
@@ -230,7 +231,7 @@ class And(_Joined):
         result: Rows | None = None
         for mask in sorted(self.masks, key=lambda m: m._irregular()):  # the regular ones bound the others
             if mask._irregular() and result is not None:
-                within = result.hull() if within is None else both(result.hull(), within)
+                within = result if within is None else both(result, within)
             rows = mask._lower(grid, within)
             result = rows if result is None else both(result, rows)
         assert result is not None

@@ -74,7 +74,7 @@ def _blocks(dims: Dims, k_len: int, within: Rows | None) -> Iterator[Block]:
         for first in range(0, b, step):
             yield Block(slice(first, min(first + step, b)), slice(0, h), slice(0, t), keys)
         return
-    bound: Any = within.single if within is not None else None
+    bound: Any = within.hull().single if within is not None else None
     for batch in range(b):
         for head in range(h):
             row = 0

@@ -157,7 +157,7 @@ class Dilated(Mask):
         if self.step == 1:
             return Rows.interval(grid.k_len, 0, grid.k_len)
         p = grid.positions()
-        if within is not None and (bound := within.single) is not None:
+        if within is not None and (bound := within.hull().single) is not None:
             start, stop = bound[..., 0].astype(np.int64), bound[..., 1]
             first = start + (p - start) % self.step
             keys = np.maximum(stop - first + self.step - 1, 0) // self.step

@@ -1,4 +1,4 @@
-"""`Rows`: a mask lowered. Per row the visible keys as one span, as several spans, or as bits; and the algebra on them.
+"""`Rows`: a mask lowered. Per row the visible keys as one span, as several spans, or as bits.
 
 Rows come in (batch, head, query) order; an axis the mask does not depend on has size 1. Three forms, by size:
 one span a row (spans (R, 2), an empty row is [0, 0)), spans with offsets (R + 1), and bits (R, words of 64 keys).
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mmha import _kernels
-from mmha.masks.arrays import CHUNK, Int32s, Int64s, Words, bits_to_spans, check_room, ends, run_count
+from mmha.masks.arrays import Int32s, Int64s, Words, bits_to_spans, check_room, ends, run_count
 
 Dims = tuple[int, int, int]
 
@@ -206,53 +206,3 @@ class Rows:
         if self.nbytes > 8 * self.count * self.words:
             return Rows(self.dims, self.k_len, bits=self.as_bits())
         return self
-
-
-def both(a: Rows, b: Rows) -> Rows:
-    """Visible in a and in b; axes of size 1 broadcast."""
-    one, two = a.single, b.single
-    if one is not None and two is not None:
-        start = np.maximum(one[..., 0], two[..., 0])
-        return Rows.interval(a.k_len, start, np.minimum(one[..., 1], two[..., 1]))
-    return _combine("and", a, b)
-
-
-def either(a: Rows, b: Rows) -> Rows:
-    """Visible in a or in b; axes of size 1 broadcast."""
-    one, two = a.single, b.single
-    if one is not None and two is not None:
-        joined = _joined(one, two, a.k_len)
-        if joined is not None:
-            return joined
-    return _combine("or", a, b)
-
-
-def _joined(one: Int32s, two: Int32s, k_len: int) -> Rows | None:
-    """The union of single spans when it is one span in every row, else None."""
-    (a, b), (c, d) = np.moveaxis(one, -1, 0), np.moveaxis(two, -1, 0)
-    no_left, no_right = a == b, c == d
-    if not bool((no_left | no_right | ((c <= b) & (a <= d))).all()):
-        return None
-    start = np.where(no_left, c, np.where(no_right, a, np.minimum(a, c)))
-    return Rows.interval(k_len, start, np.maximum(b, d))
-
-
-def _combine(op: Literal["and", "or"], a: Rows, b: Rows) -> Rows:
-    dims: Any = np.broadcast_shapes(a.dims, b.dims)
-    if a.bits is None and b.bits is None:
-        offsets, spans = _kernels.combine(op, a.general(), b.general(), dims, a.dims, b.dims)
-        return Rows(dims, a.k_len, spans, offsets)
-    if a.bits is None:
-        a, b = b, a
-    assert a.bits is not None
-    bits = a.expand(dims).bits
-    assert bits is not None
-    bits = bits.copy() if bits is a.bits else bits
-    other = np.broadcast_to(np.arange(b.count).reshape(b.dims), dims).reshape(-1)
-    step = max(1, CHUNK // max(1, a.words))
-    for row in range(0, len(bits), step):  # in chunks, so that the other operand never stands as bits as a whole
-        part = slice(row, min(row + step, len(bits)))
-        index = other[part]
-        words = b.take(index, (1, 1, len(index))).as_bits()
-        (np.bitwise_and if op == "and" else np.bitwise_or)(bits[part], words, out=bits[part])
-    return Rows(dims, a.k_len, bits=bits)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mmha import _kernels, checks
 from mmha.masks import held
+from mmha.masks.algebra import both, either, take_within
 from mmha.masks.base import Mask
 from mmha.masks.grid import Coordinates, Grid, reach
-from mmha.masks.rows import Rows, both, either
+from mmha.masks.rows import Rows
 
 
 class Global(Mask):
@@ -104,13 +105,16 @@ class Blocks(Mask):
     def _holds(self, at: Coordinates) -> Tensor:
         return self.layout[at.p // self.size, at.j // self.size]
 
+    def _irregular(self) -> bool:
+        return True  # a row of the layout may have many spans, of which a window needs few
+
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         used = -(-grid.k_len // self.size)
         offsets, runs = _kernels.from_bool(np.ascontiguousarray(held.numpy(self.layout)[:, :used]))
         spans = np.minimum(runs.astype(np.int64) * self.size, grid.k_len).astype(np.int32)
         block = grid.positions() // self.size
         table = Rows((1, 1, len(self.layout)), grid.k_len, spans, offsets)
-        return table.take(block.reshape(-1), (len(block), 1, grid.q_len))
+        return take_within(table, block.reshape(-1), (len(block), 1, grid.q_len), within)
 
 
 class Tree(Mask):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmha import _kernels, checks
 from mmha.masks import held
+from mmha.masks.algebra import take_within
 from mmha.masks.arrays import owners
 from mmha.masks.base import Mask
 from mmha.masks.grid import Coordinates, Grid, Int64s
@@ -140,6 +141,9 @@ class Keys(_Flags):
     def _holds(self, at: Coordinates) -> Tensor:
         return self.real[at.j] if self.real.dim() == 1 else self.real[at.b, at.j]
 
+    def _irregular(self) -> bool:
+        return True  # one long row for all queries, of which a window needs little
+
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         real = np.ascontiguousarray(np.atleast_2d(held.numpy(self.real)))
         offsets, spans = _kernels.from_bool(real)
@@ -236,6 +240,9 @@ class Documents(Mask):
             return self.ids[at.p] == self.ids[at.j]
         return self.ids[at.b, at.p] == self.ids[at.b, at.j]
 
+    def _irregular(self) -> bool:
+        return True  # ids that are no neighbours make long rows
+
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         ids = np.atleast_2d(held.numpy(self.ids))
         runs = _ascending(ids, grid)
@@ -243,7 +250,8 @@ class Documents(Mask):
             return runs
         positions = grid.positions()[:, 0]
         count = max(len(ids), len(positions))
-        rows = [_packed(ids[b % len(ids)], positions[b % len(positions)], grid.k_len) for b in range(count)]
+        bounds = [_of_row(within, b) for b in range(count)]
+        rows = [_packed(ids[b % len(ids)], positions[b % len(positions)], grid.k_len, bounds[b]) for b in range(count)]
         return rows[0] if count == 1 else Rows.stack(rows, axis=0)
 
 
@@ -266,7 +274,15 @@ def _ascending(ids: Int64s, grid: Grid) -> Rows | None:
     return Rows.interval(grid.k_len, starts[batch, positions], stops[batch, positions])
 
 
-def _packed(ids: Int64s, positions: Int64s, k_len: int) -> Rows:
+def _of_row(within: Rows | None, b: int) -> Rows | None:
+    """What lies within for one row of the batch."""
+    if within is None or within.dims[0] == 1:
+        return within
+    _, h, t = within.dims
+    return within.take(np.arange(b * h * t, (b + 1) * h * t), (1, h, t))
+
+
+def _packed(ids: Int64s, positions: Int64s, k_len: int, within: Rows | None) -> Rows:
     """The runs of equal ids among the keys, grouped by id; then each row takes the group of its own id."""
     edges = np.flatnonzero(ids[1:k_len] != ids[: max(k_len - 1, 0)]) + 1
     starts = np.concatenate(([0], edges))[: k_len or 0]
@@ -279,4 +295,5 @@ def _packed(ids: Int64s, positions: Int64s, k_len: int) -> Rows:
     known = group < len(names)
     known[known] = names[group[known]] == ids[positions[known]]
     group[~known] = len(names)
-    return Rows((1, 1, len(names) + 1), k_len, spans, offsets).take(group, (1, 1, len(positions)))
+    table = Rows((1, 1, len(names) + 1), k_len, spans, offsets)
+    return take_within(table, group, (1, 1, len(positions)), within)
