@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +20,12 @@ class OutOfBlocks(ValueError):
 
 
 class _Sequence:
-    """The blocks of one sequence, in order, and its length in tokens."""
+    """The blocks of one sequence, in order, as int32 side by side, and its length in tokens."""
 
     __slots__ = ("blocks", "length")
 
-    def __init__(self, blocks: list[int], length: int) -> None:
-        self.blocks, self.length = blocks, length
+    def __init__(self) -> None:
+        self.blocks, self.length = array("i"), 0
 
 
 class PagedKVCache:
@@ -89,7 +91,7 @@ class PagedKVCache:
         made = [self._next + i for i in range(checks.integer("count", count, 0))]
         self._next += len(made)
         for number in made:
-            self._sequences[number] = _Sequence([], 0)
+            self._sequences[number] = _Sequence()
         return made
 
     def fork(self, sequence: int, length: int | None = None) -> int:
@@ -97,13 +99,13 @@ class PagedKVCache:
         source = self._get(sequence)
         kept = source.length if length is None else checks.integer("length", length, 0, source.length)
         [number] = self.allocate(1)
-        self._assign(self._sequences[number], source.blocks[: -(-kept // self.block_size)], kept)
+        self._share(self._sequences[number], source.blocks[: -(-kept // self.block_size)], kept)
         return number
 
     def free(self, sequences: int | Iterable[int]) -> None:
         """End sequences; blocks that nobody else holds become free."""
         for number in self._numbers("sequences", sequences):
-            self._assign(self._sequences.pop(number), [], 0)
+            self._cut(self._sequences.pop(number), 0)
 
     def select(self, sequences: Iterable[int]) -> PagedRows:
         """A batch of sequences, row b being sequences[b]: append to it, and attend over it as over a `KVCache`."""
@@ -129,31 +131,38 @@ class PagedKVCache:
             raise checks.value_error(name, "a sequence that was allocated and not freed", str(number))
         return found
 
-    def _assign(self, sequence: _Sequence, blocks: list[int], length: int) -> None:
-        """Give the sequence other blocks; those that lost their last user become free."""
+    def _share(self, sequence: _Sequence, blocks: array[int], length: int) -> None:
+        """Give an empty sequence blocks that others hold, too."""
         for block in blocks:
             self._users[block] += 1
-        for block in sequence.blocks:
+        sequence.blocks, sequence.length = blocks, length
+        self._version += 1
+
+    def _cut(self, sequence: _Sequence, length: int) -> None:
+        """Let the sequence end there; blocks that lost their last user become free."""
+        kept = -(-length // self.block_size)
+        for block in sequence.blocks[kept:]:
             self._users[block] -= 1
             if self._users[block] == 0:
                 self._free.append(block)
-        sequence.blocks, sequence.length = blocks, length
+        del sequence.blocks[kept:]
+        sequence.length = length
         self._version += 1
 
     def _make_writable(self, wanted: list[tuple[_Sequence, int, int]]) -> None:
         """Give each sequence blocks of its own for tokens [first, stop); raise OutOfBlocks, unchanged, if too few."""
         shared = []  # (sequence, page) that must be copied: a block with other users that stay
-        users = dict.fromkeys((block for sequence, _, _ in wanted for block in sequence.blocks), 0)
-        for block in users:
-            users[block] = self._users[block]
+        users: dict[int, int] = {}  # of blocks that are written to, after the copies noted so far
         need = 0
         for sequence, first, stop in wanted:
             if first >= stop:
                 continue
             need += max(0, -(-stop // self.block_size) - len(sequence.blocks))
             for page in range(first // self.block_size, min(-(-stop // self.block_size), len(sequence.blocks))):
-                if users[sequence.blocks[page]] > 1:
-                    users[sequence.blocks[page]] -= 1
+                block = sequence.blocks[page]
+                users.setdefault(block, self._users[block])
+                if users[block] > 1:
+                    users[block] -= 1
                     shared.append((sequence, page))
         if need + len(shared) > len(self._free):
             expected = f"tokens for the {len(self._free)} free blocks of {self.block_size}"
@@ -200,14 +209,14 @@ class PagedRows(Cache):
         self._refresh()
         wanted = self._shorter(lengths)
         for row, length in zip(self._rows(), wanted.tolist(), strict=True):
-            self.pool._assign(row, row.blocks[: -(-length // self.pool.block_size)], length)
+            self.pool._cut(row, length)
         self._refresh()
 
     def reset(self, rows: Any = None) -> None:
         """Empty all rows, or those given: an int or integers; their blocks become free."""
         which = range(self.batch) if rows is None else self._row_numbers("rows", rows).tolist()
         for b in which:
-            self.pool._assign(self._rows()[b], [], 0)
+            self.pool._cut(self._rows()[b], 0)
         self._refresh()
 
     def reorder(self, index: Tensor) -> None:
@@ -215,13 +224,12 @@ class PagedRows(Cache):
         order = self._row_numbers("index", index)
         checks.shape_is("index", order, (self.batch,), "(B,)")
         rows = self._rows()
-        sources = [(list(rows[b].blocks), rows[b].length) for b in order.tolist()]
-        held = [_Sequence([], 0) for _ in sources]  # so that no block becomes free in between
-        for keeper, (blocks, length) in zip(held, sources, strict=True):
-            self.pool._assign(keeper, blocks, length)
+        held = [_Sequence() for _ in rows]  # so that no block becomes free in between
+        for keeper, b in zip(held, order.tolist(), strict=True):
+            self.pool._share(keeper, rows[b].blocks[:], rows[b].length)
         for row, keeper in zip(rows, held, strict=True):
-            self.pool._assign(row, list(keeper.blocks), keeper.length)
-            self.pool._assign(keeper, [], 0)
+            self.pool._cut(row, 0)
+            row.blocks, row.length = keeper.blocks, keeper.length
         self._refresh()
 
     branch = reorder
@@ -236,8 +244,10 @@ class PagedRows(Cache):
         rows = self._rows()
         self._lengths.copy_(torch.tensor([row.length for row in rows], dtype=torch.int64, device="cpu"))
         width = max((len(row.blocks) for row in rows), default=0)
-        padded = [row.blocks + [0] * (width - len(row.blocks)) for row in rows]
-        self._table = torch.tensor(padded, dtype=torch.int32, device="cpu").view(self.batch, width)
+        table = np.zeros((self.batch, width), dtype=np.int32)
+        for own, row in zip(table, rows, strict=True):
+            own[: len(row.blocks)] = row.blocks  # a copy of memory, not number by number
+        self._table = torch.from_numpy(table)
         self._native.point(self._table.data_ptr() if self._table.numel() else 0, width, 0)
         self._seen = self.pool._version
 
@@ -247,5 +257,5 @@ class PagedRows(Cache):
             raise checks.value_error("k", f"at most {MAX_LENGTH} tokens in a row", str(max(ends)))
         self.pool._make_writable(list(zip(rows, starts, ends, strict=True)))
         for row, end in zip(rows, ends, strict=True):
-            self.pool._assign(row, row.blocks[: -(-end // self.pool.block_size)], end)
+            self.pool._cut(row, end)
         self._refresh()
