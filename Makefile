@@ -87,9 +87,12 @@ bench-bert: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert.py --json benchmarks/results/bert.json
 	$(BIN)/python benchmarks/fill_readme.py
 
-# MAMSM on real and on simulated tasks, beside regression, ICA, dictionary learning and itself in parts. Some minutes.
+# MAMSM on real and on simulated tasks, beside regression, ICA, dictionary learning and itself in parts; and stage 1 with
+# one thing changed at a time. About 25 minutes of one core; stopped, it goes on where it was (build/bench-fmri).
 bench-fmri: $(VENV)/.dev
-	$(BIN)/python benchmarks/fmri.py --json benchmarks/results/fmri.json
+	$(BIN)/python benchmarks/fmri_stage_1.py --all --json benchmarks/results/fmri_stage_1.json
+	$(BIN)/python benchmarks/fmri.py --work build/bench-fmri --json benchmarks/results/fmri.json
+	$(BIN)/python benchmarks/fill_readme.py
 
 bench-bert-twin: $(VENV)/.dev
 	$(BIN)/python benchmarks/bert_twin.py --json benchmarks/results/bert_twin.json --plot docs/images/bert_twin.png

@@ -1,25 +1,31 @@
 """What MAMSM finds in Haxby's slice and in simulated tasks, beside what is simpler and beside itself in parts.
 
-    python benchmarks/fmri.py [--json FILE] [--quick]
+    python benchmarks/fmri.py [--json FILE] [--work FOLDER] [--quick]
 
 Time courses: Pearson's r with the curves of the design, in the volumes that were fitted and in two runs of twelve that
 were not, six times. A held-out run has part in stage 1, which knows no events, and in nothing else. Where a method has
 no time course for a curve, the most similar one in the fitted volumes is taken. Decoding: 8 kinds of pictures from the
-means of blocks, ridge classifier, runs held out. Simulation: `fmri_simulation.py`. About 8 minutes of one core.
+means of blocks, ridge classifier, runs held out. Simulation: `fmri_simulation.py`. About 15 minutes of one core; with
+--work, a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import time
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fmri_methods as methods
 import numpy as np
 import torch
+from fmri_journal import Journal
+from fmri_looks import looks
 from fmri_methods import Data
 from fmri_simulation import TASKS, TR, Simulation, as_bold, simulate
 from sklearn.linear_model import RidgeClassifier
@@ -30,9 +36,28 @@ from mmha.data import bold
 from mmha.metrics.series import correlation
 from mmha.models.mamsm import maps
 from mmha.train import courses
+from mmha.train.series_scores import Scores
 
-STEPS, EPOCHS, LONGER, FOLDS = 300, courses.EPOCHS, 100, 6
-SIMULATED = 40  # steps, of stage 1
+FOLDS = 6
+LONGER = 4  # times as many epochs for stage 2 on voxels, whose numbers are a sixth as many
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Steps of stage 1, of the published size and of the simulated tasks; epochs of stage 2."""
+
+    steps: int = 300
+    published: int = 100
+    epochs: int = courses.EPOCHS
+    simulated: int = 40
+
+
+class Way(NamedTuple):
+    """make: chosen volumes → time courses (T, n) of all; the curves to follow; many: the most similar are taken."""
+
+    make: Callable[[Any], Any]
+    curves: Any
+    many: bool = False
 
 
 def haxby() -> tuple[Data, Any, Any, Any]:
@@ -52,62 +77,81 @@ def folds(runs: Any) -> Iterator[Any]:
         yield ~np.isin(runs, (first, first + 1))
 
 
-def time_courses(
-    data: Data, shuffled: Any, runs: Any, features: dict[str, Any], epochs: int, longer: int
-) -> tuple[Any, Any]:
-    """r in fitted volumes and in others, for each method; and the guided time courses of each fold."""
+def every_way(data: Data, shuffled: Any, runs: Any, features: dict[str, Any], epochs: int) -> dict[str, Way]:
+    """The ways to time courses, by name."""
     curves, none = data.curves, data.curves[:, :0]
-    trained, untrained, voxels = (features[name] for name in ("trained", "untrained", "voxels"))
-    flat = trained.flatten(0, 1).numpy()
 
-    def guided(rows: Any, to: Any, epochs: int = epochs) -> Callable[[Any], Any]:
-        return lambda chosen: methods.stage_2(data, rows, chosen, to, epochs)
+    def guided(name: str, to: Any = curves, longer: int = 1) -> Callable[[Any], Any]:
+        return lambda chosen: methods.stage_2(data, features[name], chosen, to, longer * epochs)
 
-    # A way gives time courses; `True`: of many, and those that are most like the curves are taken.
-    ways: dict[str, tuple[Callable[[Any], Any], Any, bool]] = {
-        "MAMSM": (guided(trained, curves), curves, False),
-        "without stage 1 (random weights)": (guided(untrained, curves), curves, False),
-        "stage 2 on the voxels themselves": (guided(voxels, curves), curves, False),
-        "shuffled events": (guided(trained, shuffled), shuffled, False),
-        "MAMSM, more epochs": (guided(trained, curves, longer), curves, False),
-        "without stage 1, more epochs": (guided(untrained, curves, longer), curves, False),
-        "shuffled events, more epochs": (guided(trained, shuffled, longer), shuffled, False),
-        "without the cosine": (guided(trained, none), curves, True),
-        "ridge on its features": (lambda c: methods.regression(flat, c, curves), curves, False),
-        "ridge on voxels": (lambda c: methods.regression(data.values, c, curves), curves, False),
-        "ICA": (lambda c: methods.components(data.values, c, "ica"), curves, True),
-        "dictionary learning": (lambda c: methods.components(data.values, c, "dictionary"), curves, True),
+    def ridge(name: str) -> Callable[[Any], Any]:
+        flat = features[name].flatten(0, 1).numpy()
+        return lambda chosen: methods.regression(flat, chosen, curves, runs)
+
+    def components(kind: str) -> Callable[[Any], Any]:
+        return lambda chosen: methods.components(data.values, chosen, kind)
+
+    ways = {
+        "MAMSM": Way(guided("trained"), curves),
+        "MAMSM, weights as published": Way(guided("trained, weights"), curves),
+        "without stage 1": Way(guided("drawn"), curves),
+        "without stage 1, weights as published": Way(guided("drawn, weights"), curves),
+        "voxels, smoothed": Way(guided("smoothed", longer=LONGER), curves),
+        "shuffled events": Way(guided("trained", shuffled), shuffled),
+        "without the cosine": Way(guided("trained", none), curves, many=True),
+        "ridge, MAMSM": Way(ridge("trained"), curves),
+        "ridge, weights as published": Way(ridge("trained, weights"), curves),
+        "ridge, without stage 1": Way(ridge("drawn"), curves),
+        "ridge, voxels": Way(ridge("voxels"), curves),
+        "ridge, voxels, smoothed": Way(ridge("smoothed"), curves),
+        "timing": Way(lambda chosen: methods.timing(chosen, curves, runs), curves),
+        "ICA": Way(components("ica"), curves, many=True),
+        "dictionary learning": Way(components("dictionary"), curves, many=True),
     }
-    table, kept = {}, {}
-    for name, (way, to, many) in ways.items():
-        begun, inside, outside = time.process_time(), [], []
-        for number, chosen in enumerate(folds(runs)):
-            made = kept[name, number] = way(chosen)
-            found = methods.best(made, to, chosen) if many else made
-            inside.append(methods.r_of(found, to, chosen))
-            outside.append(methods.r_of(found, to, ~chosen))
-        table[name] = {"r_fitted": methods.mean(inside), "r_held_out": methods.mean(outside)}
-        print(f"{name:<36}{table[name]}  {time.process_time() - begun:.0f} s", flush=True)
-    return table, kept
+    for name in features.keys() & {"published size", "published size, faithful"}:
+        ways[f"MAMSM, {name}"] = Way(guided(name), curves)
+    return ways
 
 
-def decoding(data: Data, runs: Any, labels: Any, features: dict[str, Any], kept: Any) -> dict[str, Any]:
-    """8-class accuracy with one run left out at a time, and with two, where time courses were fitted to the others."""
+def judged(way: Way, chosen: Any, runs: Any, labels: Any) -> dict[str, float]:
+    """One fold: r in the fitted volumes, in the others, and there beyond the timing; pictures told apart."""
+    made = way.make(chosen)
+    found = methods.best(made, way.curves, chosen) if way.many else made
+    decoded = accuracy(lambda i: made, [chosen], runs, labels) if made.shape[1] > 2 * way.curves.shape[1] else None
+    return {
+        "r_fitted": methods.r_of(found, way.curves, chosen),
+        "r_held_out": methods.r_of(found, way.curves, ~chosen),
+        "r_beyond_timing": methods.r_beyond_timing(found, way.curves, ~chosen),
+        "decoded": decoded,
+    }
+
+
+def time_courses(ways: dict[str, Way], runs: Any, labels: Any, journal: Journal) -> dict[str, Any]:
+    """Means over the folds; and the first fold alone, whose held-out runs decided nothing."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for number, chosen in enumerate(folds(runs)):
+        for name, way in ways.items():
+            found = journal(f"fold {number}, {name}", lambda w=way, c=chosen: judged(w, c, runs, labels))
+            rows[name].append(found)
+    table = {}
+    for name, mine in rows.items():
+        table[name] = {
+            key: None if mine[0][key] is None else methods.mean([row[key] for row in mine]) for key in mine[0]
+        }
+        table[name]["r_first_fold"] = round(mine[0]["r_held_out"], 4)
+    return table
+
+
+def decoding(data: Data, runs: Any, labels: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """8-class accuracy with one run left out at a time, and with two."""
     one, two = [runs != run for run in np.unique(runs)], list(folds(runs))
-    fixed = {
-        "voxels": data.values.T,
-        "attention of [CLS]": features["trained"].flatten(0, 1).numpy().T,
-        "attention of [CLS], random weights": features["untrained"].flatten(0, 1).numpy().T,
-    }
     found: dict[str, Any] = {}
-    for name, rows in fixed.items():
+    for name, made in features.items():
+        rows = made.flatten(0, 1).numpy().T
         found[name] = {
             "one": accuracy(lambda i, rows=rows: rows, one, runs, labels),
             "two": accuracy(lambda i, rows=rows: rows, two, runs, labels),
         }
-    for name in ("MAMSM", "without stage 1 (random weights)", "without the cosine"):
-        fitted = accuracy(lambda i, name=name: kept[name, i], two, runs, labels)
-        found[f"hidden time courses, {name}"] = {"two": fitted}
     return found
 
 
@@ -128,30 +172,27 @@ def accuracy(rows: Callable[[int], Any], parts: list[Any], runs: Any, labels: An
     return round(right / total, 4)
 
 
-def networks(steps: int, epochs: int) -> dict[str, Any]:
-    """Of each simulated task the overlap of recovered with known networks, and r in the fitted volumes."""
-    table = {}
-    for seed, (task, (volumes, conditions)) in enumerate(TASKS.items(), 1):
-        made = simulate(volumes, conditions, seed)
-        data = Data(made.values, [volumes], made.curves, TR)
-        every = np.ones(volumes, bool)
-        trained = methods.attention(data, *methods.stage_1(data, steps, 16)[:2])
-        untrained = methods.attention(data, *methods.stage_1(data, 0, 16)[:2])
-        curves, none = made.curves, made.curves[:, :0]
-        free = methods.stage_2(data, trained, every, none, epochs)
-        ways = {
-            "MAMSM": methods.stage_2(data, trained, every, curves, epochs)[:, :conditions],
-            "without stage 1 (random weights)": methods.stage_2(data, untrained, every, curves, epochs)[:, :conditions],
-            "without the cosine": methods.best(free, curves, every),
-            "ICA": methods.best(methods.components(data.values, every, "ica"), curves, every),
-            "dictionary learning": methods.best(methods.components(data.values, every, "dictionary"), curves, every),
-            "the design's curves": curves,
-        }
-        rows = {name: scored(made, maps.spatial(made.values, found), found) for name, found in ways.items()}
-        rows["GLM"] = scored(made, bold.glm(as_bold(made), curves), curves)
-        table[task] = rows
-        print(task, json.dumps(rows), flush=True)
-    return table
+def networks(task: str, seed: int, steps: int, epochs: int) -> dict[str, Any]:
+    """Of a simulated task the overlap of recovered with known networks, and r in the fitted volumes."""
+    volumes, conditions = TASKS[task]
+    made = simulate(volumes, conditions, seed)
+    data = Data(made.values, [volumes], made.curves, TR)
+    every = np.ones(volumes, bool)
+    trained = methods.attention(data, *methods.stage_1(data, steps, 16)[:2])
+    untrained = methods.attention(data, *methods.stage_1(data, 0, 16)[:2])
+    curves, none = made.curves, made.curves[:, :0]
+    free = methods.stage_2(data, trained, every, none, epochs)
+    ways = {
+        "MAMSM": methods.stage_2(data, trained, every, curves, epochs)[:, :conditions],
+        "without stage 1": methods.stage_2(data, untrained, every, curves, epochs)[:, :conditions],
+        "without the cosine": methods.best(free, curves, every),
+        "ICA": methods.best(methods.components(data.values, every, "ica"), curves, every),
+        "dictionary learning": methods.best(methods.components(data.values, every, "dictionary"), curves, every),
+        "the design's curves": curves,
+    }
+    rows = {name: scored(made, maps.spatial(made.values, found), found) for name, found in ways.items()}
+    rows["GLM"] = scored(made, bold.glm(as_bold(made), curves), curves)
+    return rows
 
 
 def scored(made: Simulation, weights: Any, found: Any) -> dict[str, float]:
@@ -165,48 +206,71 @@ def scored(made: Simulation, weights: Any, found: Any) -> dict[str, float]:
     }
 
 
-def slice_of_haxby(steps: int, epochs: int, longer: int) -> dict[str, Any]:
-    """Hidden values, time courses and decoding of the real data."""
+def slice_of_haxby(sizes: Sizes, journal: Journal, work: Path) -> dict[str, Any]:
+    """Hidden values, where [CLS] looks, time courses and decoding of the real data."""
     data, shuffled, runs, labels = haxby()
-    model, scale, fitted = methods.stage_1(data, steps, 64)
+    trained = methods.stage_1(data, sizes.steps, 64, work / "small")
+    fitted = trained[2]
     assert fitted is not None
+    drawn = methods.stage_1(data, 0, 64)
     features = {
-        "trained": methods.attention(data, model, scale),
-        "untrained": methods.attention(data, *methods.stage_1(data, 0, 64)[:2]),
+        "trained": methods.attention(data, *trained[:2]),
+        "trained, weights": methods.attention(data, *trained[:2], published=True),
+        "drawn": methods.attention(data, *drawn[:2]),
+        "drawn, weights": methods.attention(data, *drawn[:2], published=True),
+        "smoothed": methods.smoothed(data),
         "voxels": torch.from_numpy(data.values)[:, None],
     }
-    scores = {"model": fitted.scores, **fitted.baselines}
-    hidden = {name: {"near": round(s.near.value, 4), "rms": round(s.rms, 4)} for name, s in scores.items()}
-    print(f"hidden values: {hidden}  {time.process_time():.0f} s", flush=True)
-    found, kept = time_courses(data, shuffled, runs, features, epochs, longer)
-    decoded = decoding(data, runs, labels, features, kept)
-    print(f"decoding: {decoded}", flush=True)
-    return {
-        "steps": steps,
-        "epochs": epochs,
-        "more_epochs": longer,
-        "hidden_values": hidden,
-        "time_courses": found,
-        "decoding": decoded,
-    }
+    seen = {}
+    for name, (model, scale, _) in (("trained", trained), ("drawn", drawn)):
+        mine = {key: features[full] for key, full in (("log", name), ("weights", f"{name}, weights"))}
+        seen[name] = journal(f"looks, {name}", lambda m=model, s=scale, f=mine: looks(data, m, s, f))
+    decoded = journal("decoding", lambda: decoding(data, runs, labels, features))
+    ways = every_way(data, shuffled, runs, features, sizes.epochs)
+    table = time_courses(ways, runs, labels, journal)
+    hidden = {name: score(found) for name, found in {"model": fitted.scores, **fitted.baselines}.items()}
+    for name, faithful in (("published size", False), ("published size, faithful", True)):
+        model, scale, found = methods.stage_1(data, sizes.published, 64, work / name, "published", faithful)
+        assert found is not None
+        hidden[name] = score(found.scores)
+        mine = {name: methods.attention(data, model, scale)}
+        seen[name] = journal(f"looks, {name}", lambda m=model, s=scale, f=mine: looks(data, m, s, f))
+        ways = every_way(data, shuffled, runs, features | mine, sizes.epochs)
+        key = f"MAMSM, {name}"
+        table |= time_courses({key: ways[key]}, runs, labels, journal)
+    passes = {"steps": sizes.steps, "published_steps": sizes.published, "epochs": sizes.epochs, "longer": LONGER}
+    return {**passes, "hidden_values": hidden, "looks": seen, "time_courses": table, "decoding": decoded}
+
+
+def score(found: Scores) -> dict[str, float]:
+    """Of hidden values."""
+    return {"near": round(found.near.value, 4), "rms": round(found.rms, 4)}
 
 
 def main() -> None:
     """Print the figures, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where the figures go; those of another part that are there stay")
-    parser.add_argument("--part", choices=("haxby", "simulation"), help="one of the two only")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--work", type=Path, help="folder of what is found so far: a run that was stopped goes on")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps, epochs, longer, small = (4, 3, 4, 2) if options.quick else (STEPS, EPOCHS, LONGER, SIMULATED)
-    record = json.loads(options.json.read_text("utf-8")) if options.json and options.json.exists() else {}
-    if options.part != "simulation":
-        record["haxby"] = slice_of_haxby(steps, epochs, longer)
-    if options.part != "haxby":
-        record["simulation"] = {"steps": small, "epochs": longer, "tasks": networks(small, longer)}
-    if options.json:
-        checkpoint.write(options.json, (json.dumps(record, indent=1) + "\n").encode())
+    sizes = Sizes(4, 2, 3, 2) if options.quick else Sizes()
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        journal = Journal(work / "journal.jsonl", asdict(sizes))
+        found: dict[str, Any] = {"haxby": slice_of_haxby(sizes, journal, work)}
+        simulated = {
+            task: journal(f"simulated {task}", lambda t=task, n=seed: networks(t, n, sizes.simulated, sizes.epochs))
+            for seed, task in enumerate(TASKS, 1)
+        }
+        found["simulation"] = {"steps": sizes.simulated, "epochs": sizes.epochs, "tasks": simulated}
+        found["processor_minutes"] = round(journal.seconds() / 60)
+        if options.json:
+            checkpoint.write(options.json, (json.dumps(found, indent=1) + "\n").encode())
+        if options.work:
+            shutil.rmtree(work)
 
 
 if __name__ == "__main__":

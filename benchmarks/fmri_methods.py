@@ -6,20 +6,22 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.decomposition import FastICA, MiniBatchDictionaryLearning
-from sklearn.linear_model import Ridge
 
 from mmha.metrics.series import correlation
 from mmha.models import mamsm
+from mmha.models.mamsm.attended import standardise
 from mmha.train import courses
 from mmha.train.series_fit import Fitted, Options, Stage
 from mmha.train.settings import Settings
 
 COMPONENTS = 20
+PENALTIES = tuple(10.0**k for k in range(-1, 6))  # of ridge regression, times the mean square of a volume's numbers
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,36 @@ class Data:
     tr: float
 
 
-def stage_1(data: Data, steps: int, rows: int, seed: int = 1) -> tuple[mamsm.MAMSM, mamsm.Scale, Fitted | None]:
-    """A model trained for so many steps, or with the weights that it began with (steps = 0)."""
+def stage_1(
+    data: Data, steps: int, rows: int, folder: str | Path | None = None, size: str = "small", faithful: bool = False
+) -> tuple[mamsm.MAMSM, mamsm.Scale, Fitted | None]:
+    """A model trained for so many steps, or with the weights that it began with (steps = 0).
+
+    A folder keeps the state of a run that is stopped, and what it came to: it goes on from there.
+    """
     scale = mamsm.Scale.of(data.values)
-    torch.manual_seed(seed)
-    model = mamsm.MAMSM(mamsm.small(scale.vocabulary, positions=max(data.lengths) + 2))
+    torch.manual_seed(1)
+    sizes = mamsm.BUILDERS[size](scale.vocabulary, positions=max(data.lengths) + 2, faithful=faithful)
+    model = mamsm.MAMSM(sizes)
     if not steps:
         return model, scale, None
-    settings = Settings(steps, 2e-3, seed, warmup=steps // 20, rounds=4, precision="bf16-mixed")
-    with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(model, scale, data.values, data.lengths, settings, folder, Options(rows))
-        return model, scale, stage.fit()
+    rate = 2e-3 if size == "small" else 5e-4
+    settings = Settings(steps, rate, 1, warmup=steps // 20, rounds=4, precision="bf16-mixed")
+    with tempfile.TemporaryDirectory() as other:
+        place = Path(folder or other)
+        stage = Stage(model, scale, data.values, data.lengths, settings, place, Options(rows, faithful=faithful))
+        return model, scale, stage.fit(resume=(place / "state.json").exists())
 
 
-def attention(data: Data, model: mamsm.MAMSM, scale: mamsm.Scale) -> torch.Tensor:
+def attention(data: Data, model: mamsm.MAMSM, scale: mamsm.Scale, published: bool | None = None) -> torch.Tensor:
     """The features of stage 2."""
-    return mamsm.features(model, scale, data.values, data.lengths, mamsm.window(data.tr))
+    return mamsm.features(model, scale, data.values, data.lengths, mamsm.window(data.tr), published=published)
+
+
+def smoothed(data: Data) -> torch.Tensor:
+    """The voxels' own signals, treated as features are: (voxels, 1, T)."""
+    averages = mamsm.moving_average(torch.from_numpy(data.values), mamsm.window(data.tr), data.lengths)
+    return standardise(averages, data.lengths)[:, None]
 
 
 def stage_2(data: Data, features: torch.Tensor, chosen: Any, curves: Any, epochs: int) -> Any:
@@ -59,10 +75,31 @@ def stage_2(data: Data, features: torch.Tensor, chosen: Any, curves: Any, epochs
         return courses.Guided(model, features, data.values, curves, settings, folder, chosen).fit().hidden
 
 
-def regression(rows: Any, chosen: Any, curves: Any) -> Any:
-    """Ridge regression of the curves on rows (n, T) of numbers, (T, n curves)."""
-    x = rows.T
-    return Ridge(alpha=1000.0).fit(x[chosen], curves[chosen]).predict(x)
+def regression(rows: Any, chosen: Any, curves: Any, runs: Any) -> Any:
+    """Ridge regression of the curves on rows (n, T) of numbers, (T, n curves).
+
+    The penalty is the one of `PENALTIES` with the highest r in the last two of the chosen runs, fitted to the others.
+    """
+    alike = rows.T @ rows
+    alike = alike / alike.diagonal().mean()
+    inner = chosen & ~np.isin(runs, np.unique(runs[chosen])[-2:])
+    r = [r_of(_ridge(alike, inner, curves, alpha), curves, chosen & ~inner) for alpha in PENALTIES]
+    return _ridge(alike, chosen, curves, PENALTIES[int(np.argmax(r))])
+
+
+def _ridge(alike: Any, chosen: Any, curves: Any, alpha: float) -> Any:
+    """From the products of all volumes with all volumes."""
+    inside = alike[np.ix_(chosen, chosen)].astype(np.float64)
+    mean = curves[chosen].mean(0)
+    return alike[:, chosen] @ np.linalg.solve(inside + alpha * np.eye(len(inside)), curves[chosen] - mean) + mean
+
+
+def timing(chosen: Any, curves: Any, runs: Any) -> Any:
+    """What the volume's number in its run tells without any data: the mean of all curves of the chosen runs."""
+    number = np.arange(len(runs)) - np.searchsorted(runs, runs)
+    mean = curves.mean(1)
+    known = np.array([mean[chosen & (number == at)].mean() for at in range(int(number.max()) + 1)])
+    return np.repeat(known[number][:, None], curves.shape[1], 1)
 
 
 def components(values: Any, chosen: Any, kind: str) -> Any:
@@ -93,6 +130,18 @@ def best(courses: Any, curves: Any, chosen: Any) -> Any:
 def r_of(found: Any, curves: Any, volumes: Any) -> float:
     """The mean over curves of Pearson's r, over some volumes."""
     return float(correlation(found[volumes][:, : curves.shape[1]], curves[volumes]).mean())
+
+
+def r_beyond_timing(found: Any, curves: Any, volumes: Any) -> float:
+    """`r_of` after the mean of all curves has been taken out of both: what tells one condition from the others."""
+    found, curves = found[volumes][:, : curves.shape[1]], curves[volumes]
+    base = np.c_[np.ones(len(curves)), curves.mean(1)]
+
+    def rest(x: Any) -> Any:
+        return x - base @ np.linalg.lstsq(base, x, rcond=None)[0]
+
+    left = rest(found)
+    return float(correlation(np.where(abs(left) < 1e-9, 0, left), rest(curves)).mean())
 
 
 def mean(values: Sequence[float]) -> float:

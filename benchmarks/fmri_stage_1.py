@@ -1,10 +1,11 @@
 """Stage 1 of MAMSM on Haxby's slice: hidden values found in voxels not trained on, beside what needs no model.
 
-    python benchmarks/fmri_stage_1.py --steps 2000
-    python benchmarks/fmri_stage_1.py --steps 2000 --faithful
+    python benchmarks/fmri_stage_1.py
+    python benchmarks/fmri_stage_1.py --faithful
+    python benchmarks/fmri_stage_1.py --all --json benchmarks/results/fmri_stage_1.json
 
-One line of JSON a run goes to --json, if given. Seconds are of the processor, all threads together: a busy machine does
-not change them much.
+One line of JSON a run goes to --json, if given; with --all one document of the whole table, in about 7 minutes of one
+core. Seconds are of the processor, all threads together: a busy machine does not change them much.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from fmri_journal import Journal
 
+from mmha import checkpoint
 from mmha.data import bold
 from mmha.metrics import Accuracy
 from mmha.models import mamsm
@@ -28,6 +31,16 @@ from mmha.train.series import REST, Batch, Batches, Hiding
 from mmha.train.series_fit import Options, Stage
 from mmha.train.series_scores import NEAR, Scores
 from mmha.train.settings import Settings
+
+VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the defaults below
+    "small": {},
+    "longer": {"steps": 4500},
+    "plain start": {"plain_start": True},
+    "no windows": {"window": 0},
+    "faithful": {"faithful": True},
+    "blocks": {"blocks": True},
+    "whole": {"whole": True, "rows": 1},
+}
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -55,13 +68,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     scores = {"model": fitted.scores, **fitted.baselines, "regression": regression(stage)}
     epochs = given.steps * given.rows / stage.batches.size
     return {
-        **vars(given),
-        "json": None,
+        **{name: value for name, value in vars(given).items() if name not in ("json", "all", "work")},
         "parameters": sizes.parameters,
         "processor_seconds": round(seconds),
         "epochs": round(epochs, 2),
         "history": fitted.progress.history,
-        "scores": {name: asdict(score) for name, score in scores.items()},
+        "scores": {name: {k: v for k, v in asdict(s).items() if v == v} for name, s in scores.items()},  # no NaN
     }
 
 
@@ -96,10 +108,21 @@ def regression(stage: Stage, sides: int = 2) -> Scores:
     return Scores(Accuracy(exact, len(labels)), Accuracy(near, len(labels)), rms)
 
 
-def main() -> None:
+def every(given: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All of `VARIANTS`, each beside what needs no model; those that a stopped run has measured are kept."""
+    work.mkdir(parents=True, exist_ok=True)
+    plain = {**vars(given), "json": None, "work": None, "all": False}
+    journal = Journal(work / "stage_1.jsonl", plain)
+    return {
+        name: journal(name, lambda other=other: measure(argparse.Namespace(**plain | other)))
+        for name, other in VARIANTS.items()
+    }
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--size", choices=sorted(mamsm.BUILDERS), default="small")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -109,8 +132,19 @@ def main() -> None:
         parser.add_argument(name, action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--all", action="store_true", help="every variant of the table in docs/fmri.md")
+    parser.add_argument("--work", type=Path, default=Path("build/bench-fmri"), help="with --all: what is found so far")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parsed()
     torch.set_num_threads(given.threads)
+    if given.all:
+        found = every(given, given.work)
+        if given.json:
+            checkpoint.write(given.json, (json.dumps(found, indent=1) + "\n").encode())
+        return
     result = measure(given)
     if given.json:
         with given.json.open("a", encoding="utf-8") as out:
@@ -118,7 +152,8 @@ def main() -> None:
     print(f"{result['epochs']} epochs, {result['processor_seconds']} s of the processor")
     for name, score in result["scores"].items():
         exact, near = (score[kind]["correct"] / max(1, score[kind]["total"]) for kind in ("exact", "near"))
-        print(f"{name:>10}  exact {exact:7.2%}  near {near:7.2%}  rms {score['rms']:.4f}  loss {score['loss']:.4f}")
+        nats = f"  loss {score['loss']:.4f}" if "loss" in score else ""
+        print(f"{name:>10}  exact {exact:7.2%}  near {near:7.2%}  rms {score['rms']:.4f}{nats}")
 
 
 if __name__ == "__main__":

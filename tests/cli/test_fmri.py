@@ -120,6 +120,47 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same(runs: list[str], fitted: Pat
         assert (out / name).read_bytes() == (fitted / name).read_bytes()
 
 
+def test_options_reach_the_data_the_network_and_the_masks(runs: list[str], tmp_path: Path) -> None:
+    whole = nibabel.concat_images(runs[:9:3], axis=3)
+    whole.header.set_zooms((3, 3, 4, 2.0))
+    whole.header.set_xyzt_units("mm", "sec")
+    whole.to_filename(tmp_path / "all.nii.gz")
+    anatomy = np.arange(4 * 3 * 5, dtype=np.float32).reshape(4, 3, 5)
+    nibabel.Nifti1Image(anatomy, AFFINE * 2).to_filename(tmp_path / "anatomy.nii.gz")
+    options = [
+        "--faithful",
+        "--blocks",
+        "--window",
+        "3",
+        "--hrf",
+        "glover",
+        "--background",
+        str(tmp_path / "anatomy.nii.gz"),
+    ]
+    arguments = [option for n in range(3) for option in runs[3 * n + 1 : 3 * n + 3]] + runs[9:]
+    out = tmp_path / "out"
+    assert (
+        app.run(["fmri", "fit", str(tmp_path / "all.nii.gz"), "--runs", "29", *arguments, *options, "--out", str(out)])
+        == 0
+    )
+    result = json.loads((out / "result.json").read_text("utf-8"))
+    assert [result[key] for key in ("runs", "volumes", "faithful", "blocks", "window")] == [3, 87, True, True, 3]
+    config = json.loads((out / "mamsm.json").read_text("utf-8"))["config"]
+    assert (config["faithful"], config["window"]) == (True, 3)
+    state = json.loads((out / "hidden_values" / "state.json").read_text("utf-8"))["run"]
+    assert (state["faithful"], state["blocks"]) == (True, True)
+    table = pandas.read_csv(out / "time_courses.tsv", sep="\t")
+    curves = design(runs[2:9:3], 2.0, [29] * 3, "glover")[1]
+    np.testing.assert_allclose(table[[f"design: {kind}" for kind in KINDS]], curves, atol=1e-5)
+    np.testing.assert_array_equal(nibabel.load(out / "background.nii.gz").get_fdata(), anatomy)
+
+
+def test_maps_are_drawn_on_the_mean_volume(runs: list[str], fitted: Path) -> None:
+    found = nibabel.load(fitted / "background.nii.gz").get_fdata()
+    wanted = np.mean([nibabel.load(path).get_fdata().mean(-1) for path in runs[:9:3]], 0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_a_finished_fit_is_not_overwritten(runs: list[str], fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds a run already" in failing(capsys, "fit", *runs, "--out", str(fitted))
 
@@ -133,6 +174,8 @@ def test_a_finished_fit_is_not_overwritten(runs: list[str], fitted: Path, capsys
         (["--data", "haxbi"], "`--data`: expected 'haxby', got 'haxbi'; did you mean 'haxby'?"),
         (["--data", "haxby", "--size", "smal"], "`--size`: expected 'published' or 'small', got 'smal'"),
         (["--data", "haxby", "--smooth", "0"], "`--smooth`: expected seconds > 0, got 0"),
+        (["--data", "haxby", "--hrf", "spn"], "`--hrf`: expected 'spm' or 'glover', got 'spn'; did you mean 'spm'?"),
+        (["--data", "haxby", "--runs", "121"], "--data: expected it without runs, which it brings, got both"),
         (["--data", "haxby", "--resume"], "--resume: expected a stopped run"),
         (["nowhere.nii", "--events", "e.tsv"], "nowhere.nii: no such file"),
     ],
@@ -151,8 +194,22 @@ def test_bad_images_and_events_leave_nothing_behind(
     late.write_text("onset\tduration\ttrial_type\n900\t5\tface\n")
     out = tmp_path / "out"
     assert "900" in failing(capsys, "fit", runs[0], "--events", str(late), "--out", str(out), "--mask", runs[10])
+    told = failing(capsys, "fit", *runs[:3], "--runs", "13,17", "--out", str(out))
+    assert "`--runs`: expected 29 volumes in all, those of the images, got 30" in told
+    told = failing(capsys, "fit", *runs[:3], "--runs", "29,x", "--out", str(out))
+    assert "`--runs`: expected volumes of each run, as 121,121,119, or one number for all, got '29,x'" in told
     assert "expected a 3-D image" in failing(capsys, "fit", *runs[:3], "--mask", runs[0], "--out", str(out))
     assert not out.exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "out"
+    place.write_text("mine")
+    for out in (place, place / "inside"):
+        assert failing(capsys, "fit", "--data", "haxby", "--out", str(out)) == (
+            f"mmha: --out: expected a folder, got the file {place}\n"
+        )
+    assert place.read_text() == "mine"
 
 
 def test_report_of_no_fit_or_a_damaged_one(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,3 +119,33 @@ def test_a_design_matrix_of_another_length(tmp_path: Path) -> None:
     path.write_text("a\tb\n1\tlow\n")
     with pytest.raises(ValueError, match=r"design\.tsv: line 2: expected a number for b, got 'low'$"):
         bold.design(path, TR, 1)
+
+
+def test_blocks_are_the_events_over_the_middle_of_each_volume_in_each_run() -> None:
+    generator = np.random.default_rng(3)
+    rows = [
+        (float(t), float(d), "a") for t, d in zip(np.arange(0, 50, 5.0), generator.uniform(0.6, 4, 10), strict=True)
+    ]
+    found = bold.blocks([table(*rows[:4]), table(*rows[4:])], TR, [131, 113])
+    wanted = np.full(131 + 113, -1)
+    for number, (onset, duration, _) in enumerate(rows):
+        shift = 0 if number < 4 else 131
+        middles = (np.arange(131 if number < 4 else 113) + 0.5) * TR
+        wanted[np.flatnonzero((middles >= onset) & (middles < onset + duration)) + shift] = number
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_blocks_of_a_moment_before_the_run_and_of_none(tmp_path: Path) -> None:
+    assert bold.blocks(table((1.7, 0.0, "a")), TR, 5).tolist() == [-1, -1, -1, 0, -1]
+    assert bold.blocks(table((-3.0, 0.0, "a"), (-1.0, 1.6, "b"), (2.0, 99.0, "c")), TR, 5).tolist() == [
+        1,
+        -1,
+        -1,
+        -1,
+        2,
+    ]
+    (tmp_path / "d.tsv").write_text("a\n1\n2\n")
+    with pytest.raises(
+        ValueError, match="`events`: expected onsets and durations, to hide blocks of the task, got the m"
+    ):
+        bold.blocks(tmp_path / "d.tsv", TR, 2)

@@ -61,22 +61,39 @@ def model() -> MAMSM:
     return MAMSM(Config(vocabulary=25, width=14, layers=2, heads=3, head_dim=5, hidden=11, positions=20))
 
 
-def test_features_are_the_attention_of_each_run_alone(model: MAMSM, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_features_are_the_attention_of_each_run_alone(
+    model: MAMSM, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
     values = np.random.default_rng(4).normal(size=(7, 16)).astype(np.float32)
     scale = Scale.of(values, 0.05)
     model.train()
     done: list[int] = []
-    found = features(model, scale, values, [11, 5], width=3, show=done.append)
+    found = features(model, scale, values, [11, 5], width=3, show=done.append, published=published)
     assert model.training
     assert done == [7]
     model.eval()
     parts = [model.attention_of_cls(scale.encode(values[:, at])) for at in (slice(0, 11), slice(11, 16))]
     for part, at in zip(parts, (slice(0, 11), slice(11, 16)), strict=True):
-        wanted = moving_average(part, 3, [part.shape[-1]])
+        length = part.shape[-1]
+        if not published:
+            part = part.log()
+        wanted = moving_average(part, 3, [length])
         wanted = (wanted - wanted.mean(-1, keepdim=True)) / wanted.std(-1, keepdim=True, correction=0)
         torch.testing.assert_close(found[..., at], wanted, atol=1e-4, rtol=1e-4)
     monkeypatch.setattr("mmha.models.mamsm.attended.CHUNK", 32)  # two voxels at a time
-    torch.testing.assert_close(features(model, scale, values, [11, 5], width=3), found, atol=1e-5, rtol=0)
+    again = features(model, scale, values, [11, 5], width=3, published=published)
+    torch.testing.assert_close(again, found, atol=1e-4, rtol=0)
+
+
+def test_a_faithful_model_gives_the_weights() -> None:
+    torch.manual_seed(3)
+    faithful = MAMSM(Config(25, width=14, layers=1, heads=3, head_dim=5, hidden=11, positions=20, faithful=True))
+    values = np.random.default_rng(4).normal(size=(3, 7)).astype(np.float32)
+    scale = Scale.of(values, 0.05)
+    found = features(faithful, scale, values, [7], 1)
+    torch.testing.assert_close(found, features(faithful, scale, values, [7], 1, published=True))
+    assert not torch.allclose(found, features(faithful, scale, values, [7], 1, published=False))
 
 
 def test_features_of_no_voxels(model: MAMSM) -> None:

@@ -14,7 +14,8 @@ STEPS = 1500
 FIT_EXAMPLES = examples(
     "mmha fmri fit --data haxby --out runs/haxby",
     "mmha fmri fit run-1.nii.gz run-2.nii.gz --events e1.tsv --events e2.tsv --mask mask.nii.gz --out runs/mine",
-    "mmha fmri fit run-1.nii.gz --events design.tsv --mask mask.nii.gz --out runs/mine --resume",
+    "mmha fmri fit all-runs.nii.gz --runs 121,121,119 --events events.tsv --blocks --out runs/blocks",
+    "mmha fmri fit run-1.nii.gz --events design.tsv --size published --faithful --out runs/published --resume",
 )
 REPORT_EXAMPLES = examples("mmha fmri report runs/haxby")
 
@@ -41,14 +42,33 @@ def fit(
     ] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="3-D image; else nilearn finds one.")] = None,
     confounds: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A table a run, taken out.")] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VOLUMES", help="Of each run, where one image holds several: 121,121,119; or 121, of all."
+        ),
+    ] = None,
     tr: Annotated[float | None, typer.Option(help="Seconds between volumes, where the header does not say.")] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Leave out voxels that are constant or NaN.")] = False,
+    hrf: Annotated[str, typer.Option(help="Response to an event: spm or glover.")] = "spm",
+    background: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="3-D image to draw maps on; else the mean volume.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="haxby: fetched instead of BOLD.")] = None,
     out: Annotated[Path, typer.Option("--out", "--output", help="Folder of the run and of what it finds.")] = Path(
         "runs/fmri"
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
-    size: Annotated[str, typer.Option(help="small (minutes), or published.")] = "small",
+    size: Annotated[str, typer.Option(help="small (minutes), or published: 3 layers, 6 heads, width 400.")] = "small",
+    window: Annotated[
+        int | None, typer.Option(min=0, help="Volumes to either side that one sees, 0 = all. Default: small 8, else 0.")
+    ] = None,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Network, masks, loss and features as the released code has them.")
+    ] = False,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Hide whole blocks of the task, not values anywhere.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Batches that hidden values are learned from.")] = STEPS,
     epochs: Annotated[int, typer.Option(min=1, help="Passes in which time courses are fitted.")] = 30,
     smooth: Annotated[float, typer.Option(help="Seconds that attention is averaged over, three times.")] = 7.2,

@@ -1,8 +1,8 @@
 """What a fit leaves in its folder: result.json, time_courses.tsv and the images; written whole, read with care.
 
 maps.nii.gz (X, Y, Z, n) has the weights of the spatial maps, glm.nii.gz the z of the general linear model,
-mask.nii.gz the voxels. time_courses.tsv has a line a volume: run, volume, seconds, then for each condition i its curve
-in the design and the time course that was found.
+mask.nii.gz the voxels, background.nii.gz, on a grid of its own, what maps are drawn on. time_courses.tsv has a line a
+volume: run, volume, seconds, then for each condition i its curve in the design and the time course that was found.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import numpy as np
 from mmha import checks
 
 RESULT, COURSES, MAPS, GLM, MASK = "result.json", "time_courses.tsv", "maps.nii.gz", "glm.nii.gz", "mask.nii.gz"
+BACKGROUND = "background.nii.gz"
 
 
 @dataclass(frozen=True)
 class Found:
     """A fit: result, as `--json` prints it; curves and courses float64 (T, n); runs int (T,); maps, z (voxels, n); the
-    mask and its affine are those of `Bold`."""
+    mask and its affine are those of `Bold`; background float32 (X', Y', Z'), to draw on, and its affine."""
 
     result: dict[str, Any]
     runs: Any
@@ -35,6 +36,8 @@ class Found:
     z: Any
     mask: Any
     affine: Any
+    background: Any
+    background_affine: Any
 
 
 def write(folder: Path, found: Found) -> None:
@@ -45,6 +48,7 @@ def write(folder: Path, found: Found) -> None:
     for name, values in ((MAPS, found.maps), (GLM, found.z)):
         checkpoint.write(folder / name, _image(found, values))
     checkpoint.write(folder / MASK, _image(found, np.ones(len(found.maps))))
+    checkpoint.write(folder / BACKGROUND, _packed(found.background, found.background_affine))
     text = json.dumps(found.result, indent=1, ensure_ascii=False) + "\n"
     checkpoint.write(folder / RESULT, text.encode())
 
@@ -63,12 +67,15 @@ def _table(found: Found) -> str:
 
 
 def _image(found: Found, values: Any) -> bytes:
-    from mmha.data.bold.tables import needs
-
-    nibabel = needs("nibabel")
     whole = np.zeros((*found.mask.shape, *values.shape[1:]), np.float32)
     whole[found.mask] = values
-    image = nibabel.Nifti1Image(whole, found.affine)
+    return _packed(whole, found.affine)
+
+
+def _packed(whole: Any, affine: Any) -> bytes:
+    from mmha.data.bold.tables import needs
+
+    image = needs("nibabel").Nifti1Image(whole, affine)
     image.header.set_xyzt_units("mm", "sec")
     return gzip.compress(image.to_bytes(), mtime=0)
 
@@ -105,9 +112,9 @@ def read(folder: Path) -> Found:
             f"{len(names)} maps on the mask's grid",
             checks.shape_text(image.shape),
         )
-    return Found(
-        result, table[:, 0].astype(int) - 1, table[:, 3::2], table[:, 4::2], maps[inside], z[inside], inside, affine
-    )
+    runs, curves, courses = table[:, 0].astype(int) - 1, table[:, 3::2], table[:, 4::2]
+    background = _volume(folder / BACKGROUND, 3)
+    return Found(result, runs, curves, courses, maps[inside], z[inside], inside, affine, *background)
 
 
 def _volume(path: Path, dimensions: int) -> tuple[Any, Any]:

@@ -35,10 +35,11 @@ class Job:
             checks.require(bool(self.options["events"]), "--events", "a file with the task of each run", "none")
         else:
             checks.one_of("--data", data, ("haxby",))
-            for name in ("bold", "events", "mask", "confounds", "tr"):
+            for name in ("bold", "events", "mask", "confounds", "runs", "tr"):
                 if self.options[name] not in (None, (), []):
                     raise ValueError(f"--data: expected it without {name}, which it brings, got both")
         checks.one_of("--size", self.options["size"], tuple(BUILDERS))
+        checks.one_of("--hrf", self.options["hrf"], ("spm", "glover"))
         smooth = self.options["smooth"]
         checks.require(checks.number("--smooth", smooth) > 0, "--smooth", "seconds > 0", f"{smooth:g}")
         check_out(self.out / "hidden_values", self.options["resume"])
@@ -65,15 +66,21 @@ class Job:
         from mmha.data import bold
 
         given = self.options
+        tables: Any
         if given["data"]:
             found, tables, _ = bold.haxby(fetch("haxby"))
-            return found, *bold.design(tables, found.tr, found.lengths)
-        events = given["events"]
-        found = bold.load(
-            given["bold"], given["mask"], given["tr"], None, given["confounds"] or None, drop=given["drop"]
+        else:
+            paths, tables = given["bold"], given["events"]
+            tables = tables[0] if len(tables) == 1 else tables
+            runs = None if given["runs"] is None else run_numbers(given["runs"], sum(bold.volumes(paths)))
+            found = bold.load(paths, given["mask"], given["tr"], runs, given["confounds"] or None, drop=given["drop"])
+            checks.require(len(found.values) > 1, "--mask", "at least two voxels", "1")
+        names, curves = bold.design(tables, found.tr, found.lengths, given["hrf"])
+        self.blocks = bold.blocks(tables, found.tr, found.lengths) if given["blocks"] else None
+        self.background = (
+            (found.mean, found.affine) if given["background"] is None else bold.volume(given["background"])
         )
-        checks.require(len(found.values) > 1, "--mask", "at least two voxels", "1")
-        return found, *bold.design(events[0] if len(events) == 1 else events, found.tr, found.lengths)
+        return found, names, curves
 
     def _hidden_values(self, show: Show) -> Any:
         """Stage 1; the model is in mamsm.json afterwards."""
@@ -87,12 +94,18 @@ class Job:
         self.scale = mamsm.Scale.of(bold.values)
         torch.manual_seed(self.options["seed"])
         longest = max(bold.lengths) + 2
-        self.model = mamsm.MAMSM(mamsm.BUILDERS[self.options["size"]](self.scale.vocabulary, positions=longest))
+        faithful, window = self.options["faithful"], self.options["window"]
+        sizes = {} if window is None else {"window": window or None}
+        config = mamsm.BUILDERS[self.options["size"]](
+            self.scale.vocabulary, positions=longest, faithful=faithful, **sizes
+        )
+        self.model = mamsm.MAMSM(config)
         settings = Settings(
             steps, RATE, self.options["seed"], warmup=steps // 20, rounds=5, precision=self.options["precision"]
         )
-        rows = Options(max(1, TOKENS // longest))
-        stage = Stage(self.model, self.scale, bold.values, bold.lengths, settings, self.out / "hidden_values", rows)
+        options = Options(max(1, TOKENS // longest), faithful=faithful)
+        folder = self.out / "hidden_values"
+        stage = Stage(self.model, self.scale, bold.values, bold.lengths, settings, folder, options, self.blocks)
         fitted = stage.fit(self.options["resume"], lambda at: show("hidden values", at.step, at.steps))
         about = {"steps": steps, "rms": fitted.scores.rms}
         mamsm.save(self.model, self.scale, self.out / "mamsm.json", about)
@@ -168,14 +181,37 @@ class Job:
             "runs": len(bold.lengths),
             "held_out_runs": 0 if held_out is None else held_out[0],
             "tr": bold.tr,
-            **{name: self.options[name] for name in ("size", "steps", "epochs", "smooth", "seed")},
+            **{
+                name: self.options[name] for name in ("size", "faithful", "blocks", "steps", "epochs", "smooth", "seed")
+            },
+            "window": self.model.config.window,
             "hidden_values": {
                 name: {"exact": round(s.exact.value, 4), "near": round(s.near.value, 4), "rms": round(s.rms, 4)}
                 for name, s in scores.items()
             },
             "conditions": conditions,
         }
-        return Found(result, bold.runs, self.curves, courses.astype(np.float64), maps, z, bold.mask, bold.affine)
+        courses = courses.astype(np.float64)
+        background = np.nan_to_num(self.background[0], posinf=0.0, neginf=0.0), self.background[1]
+        return Found(result, bold.runs, self.curves, courses, maps, z, bold.mask, bold.affine, *background)
+
+
+def run_numbers(text: str, volumes: int) -> list[int]:
+    """The run of each volume, from how many each run has: "121,121,119", or "121" of all runs.
+
+    Raises: ValueError for another text, and for a sum that is not `volumes`.
+
+    >>> run_numbers("2,3", 5), run_numbers("2", 4)
+    ([0, 0, 1, 1, 1], [0, 0, 1, 1])
+    """
+    parts = text.split(",")
+    fits = all(part.strip().isdecimal() and int(part) > 0 for part in parts)
+    checks.require(fits, "--runs", "volumes of each run, as 121,121,119, or one number for all", text)
+    lengths = [int(part) for part in parts]
+    if len(lengths) == 1:
+        lengths *= max(1, volumes // lengths[0])
+    checks.require(sum(lengths) == volumes, "--runs", f"{volumes} volumes in all, those of the images", sum(lengths))
+    return [run for run, length in enumerate(lengths) for _ in range(length)]
 
 
 @contextlib.contextmanager

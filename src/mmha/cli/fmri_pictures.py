@@ -38,40 +38,53 @@ def _standard(x: Any) -> Any:
 
 
 def maps(found: Any, index: int, share: float) -> bytes:
-    """A condition's map and the GLM's z on axial slices: strong voxels in colour, the mask in grey; left is left."""
+    """A condition's map and the GLM's z on axial slices of the background: strong voxels in colour; left is left."""
     from matplotlib.figure import Figure
 
-    volumes = [_slices(found, values[:, index]) for values in (found.maps, found.z)]
-    mask, ratio = _slices(found, np.ones(len(found.maps)))
-    chosen = sorted(np.argsort(mask.sum((0, 1)))[::-1][:SLICES].tolist())
-    wide, tall = mask.shape[0], mask.shape[1] * ratio
-    height = min(3.0, 2.2 * tall / wide) + 0.5
-    figure = Figure(figsize=(2.3 * 2 * len(chosen), height), layout="constrained")
-    grid = figure.subplots(1, 2 * len(chosen), squeeze=False)[0]
-    for side, (name, (volume, _)) in enumerate(zip(("map", "GLM, z"), volumes, strict=True)):
-        most = max(float(volume.max()), 1e-12)
-        strong = np.ma.masked_less_equal(volume, share * most)
-        for place, number in enumerate(chosen):
-            axes = grid[side * len(chosen) + place]
-            shown = {"origin": "lower", "vmin": 0, "aspect": ratio}
-            axes.imshow(mask[:, :, number].T, cmap="Greys", vmax=4, **shown)
-            drawn = axes.imshow(strong[:, :, number].T, cmap="autumn", vmax=most, **shown)
-            axes.set_axis_off()
-            axes.set_title(name if place == 0 else "", fontsize=9, loc="left")
-        figure.colorbar(drawn, ax=grid[side * len(chosen) + len(chosen) - 1], shrink=0.8).ax.tick_params(labelsize=7)
+    from mmha.data.bold.tables import needs
+
+    nibabel, plotting = needs("nibabel"), needs("nilearn.plotting")
+    heights, shape = _slices(found)
+    each = 2.9 if len(heights) == 1 else 1.9
+    figure = Figure(figsize=(2 * (each * len(heights) + 1.1), max(1.0, each * min(shape, 1.6)) + 0.45))
+    background = nibabel.Nifti1Image(found.background, found.background_affine)
+    for side, (name, values) in enumerate((("map", found.maps[:, index]), ("GLM, z", found.z[:, index]))):
+        whole = np.zeros(found.mask.shape, np.float32)
+        whole[found.mask] = values
+        most = max(float(values.max(initial=0.0)), 1e-6)
+        drawn = {"cmap": "autumn", "vmin": 0.0, "vmax": most, "threshold": share * most, "symmetric_cbar": False}
+        whole = np.maximum(whole, 0.0)  # a network is what is positive
+        plotting.plot_stat_map(
+            nibabel.Nifti1Image(whole, found.affine),
+            bg_img=background,
+            display_mode="z",
+            cut_coords=heights,
+            figure=figure,
+            axes=(side / 2, 0.0, 0.49, 0.88),
+            black_bg=False,
+            resampling_interpolation="nearest",
+            **drawn,
+        )
+        figure.text(side / 2 + 0.005, 0.92, name, fontsize=9)
     return _png(figure)
 
 
-def _slices(found: Any, values: Any) -> tuple[Any, float]:
-    """A volume with x to the right of the head, y to its front, z up; and a voxel's height over its width."""
+def _slices(found: Any) -> tuple[list[float], float]:
+    """The heights, in mm, of the axial slices with most voxels in the mask; and how long a slice is over how wide."""
     from mmha.data.bold.tables import needs
 
     nibabel = needs("nibabel")
-    whole = np.zeros(found.mask.shape, np.float32)
-    whole[found.mask] = values
-    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(whole, found.affine))
+    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(found.mask.astype(np.uint8), found.affine))
+    mask = np.asarray(image.dataobj) > 0
+    chosen = np.argsort(mask.sum((0, 1)), kind="stable")[::-1][:SLICES]
+    places = {int(k): np.argwhere(mask[:, :, k]) for k in chosen}
+    found_at = [
+        float(np.mean(nibabel.affines.apply_affine(image.affine, np.c_[at, np.full(len(at), k)])[:, 2]))
+        for k, at in places.items()
+        if len(at)
+    ]
     size = image.header.get_zooms()
-    return np.asarray(image.dataobj), float(size[1] / size[0])
+    return sorted(found_at), float(mask.shape[1] * size[1] / (mask.shape[0] * size[0]))
 
 
 def _png(figure: Any) -> bytes:

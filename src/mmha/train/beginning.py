@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mmha.train.pairs import Document
+from mmha.train.series import frequencies
 
 OFFSETS = (-1, 1, -2, 2)
 FASTEST, SLOWEST = 3.0, 0.15
@@ -69,9 +70,8 @@ def know_values(model: Any, parts: Iterable[Any], first: int) -> None:
     Args: model, a MAMSM; parts, of the data, int (voxels, T + 2) with markers at both ends, the lowest value `first`.
         Weights are drawn from torch's generator.
     """
-    seen = torch.cat([torch.as_tensor(part)[:, 1:-1].flatten().to(torch.int64) for part in parts])
     bias = model.head.bias
-    counts = torch.bincount(seen, minlength=len(bias))[first:].float() + 0.5
+    counts = torch.from_numpy(frequencies(parts, len(bias)))[first:].float() + 0.5
     blurred = torch.nn.functional.avg_pool1d(counts[None], 2 * BLUR + 1, 1, BLUR, count_include_pad=False)[0]
     bias[first:] = (blurred / blurred.sum()).log()
     bias[:first] = float(bias[first:].min())

@@ -18,6 +18,8 @@ from mmha.train.run import Progress, Run, Settings
 from mmha.train.series import Batch, Batches, Hiding, counts, sums
 from mmha.train.series_scores import Scores, baselines, evaluate
 
+CHUNK = 1 << 20  # values that become tokens at a time
+
 
 @dataclass(frozen=True)
 class Options:
@@ -94,7 +96,7 @@ class Stage:
             "scale": asdict(scale),
             **asdict(self.options),
             "blocks": blocks is not None,
-            "data": hashlib.sha256(self.values.tobytes()).hexdigest()[:16],
+            "data": self._digest(),
         }
         self.seed = settings.seed
         if not (self.options.plain_start or self.options.faithful):
@@ -139,12 +141,24 @@ class Stage:
         return held
 
     def _batches(self, voxels: Any, hiding: Hiding, seed: int) -> Batches:
-        tokens = self.scale.encode(self.values[voxels]).numpy()
-        ends = ((0, 0), (1, 1))
-        around = ((0, 0), (self.scale.cls, self.scale.sep))
         narrow = np.int16 if self.scale.vocabulary <= 1 << 15 else np.int32
-        parts = [np.pad(part, ends, constant_values=around).astype(narrow) for part in self._cut(tokens)]
+        chosen = np.flatnonzero(voxels)
+        parts = [np.empty((len(chosen), length + 2), narrow) for length in self.lengths]
+        for part in parts:
+            part[:, 0], part[:, -1] = self.scale.cls, self.scale.sep
+        rows = max(1, CHUNK // self.values.shape[1])
+        for at in range(0, len(chosen), rows):  # tokens are made in float64, a few voxels at a time
+            tokens = self.scale.encode(self.values[chosen[at : at + rows]]).numpy()
+            for part, run in zip(parts, self._cut(tokens), strict=True):
+                part[at : at + rows, 1:-1] = run
         return Batches(parts, hiding, self.options.rows, seed, None if hiding.all_hidden else self._flat())
+
+    def _digest(self) -> str:
+        """Of the data: a run on other data is another run."""
+        found = hashlib.sha256()
+        for row in self.values:
+            found.update(np.ascontiguousarray(row))
+        return found.hexdigest()[:16]
 
     def _flat(self) -> list[Any] | None:
         return None if self.blocks is None else [part[0] for part in self.blocks]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmha.metrics import Accuracy
-from mmha.train.series import Batch, logits
+from mmha.train.series import Batch, frequencies, logits
 
 NEAR = 25  # steps to either side that count as near: 1/40 of the range, of 0.001 steps
 
@@ -54,15 +54,16 @@ def baselines(scale: Any, parts: Sequence[Any], batches: Sequence[Batch]) -> dic
     their mean). "last": the value before, or after where there is none. "neighbours": the mean of the two around it, or
     the one there is. Hidden values are passed over.
     """
-    seen = np.concatenate([np.asarray(part)[:, 1:-1].ravel() for part in parts])
-    counted = torch.from_numpy(np.bincount(seen, minlength=scale.vocabulary).astype(np.float32))
+    seen = frequencies(parts, scale.vocabulary)
+    mean = float(seen @ np.arange(len(seen)) / seen.sum())
+    counted = torch.from_numpy(seen.astype(np.float32))
     labels = np.concatenate([batch.labels.numpy() for batch in batches])
     around = [pair for batch in batches for pair in _around(batch, scale)]
-    both = np.array([pair or (float(seen.mean()),) * 2 for pair in around]).reshape(-1, 2)
+    both = np.array([pair or (mean, mean) for pair in around]).reshape(-1, 2)
     common = np.full(len(labels), int(counted.argmax()))
     dense = np.full(len(labels), int(_windows(counted[None])[0].argmax()))
     return {
-        "commonest": _scores(scale, labels, common, dense, np.full(len(labels), seen.mean())),
+        "commonest": _scores(scale, labels, common, dense, np.full(len(labels), mean)),
         "last": _scores(scale, labels, both[:, 0], both[:, 0], both[:, 0]),
         "neighbours": _scores(scale, labels, both.mean(1), both.mean(1), both.mean(1)),
     }

@@ -65,22 +65,66 @@ def design(
     >>> names, curves.shape, int(curves[:, 0].argmax()) * 2.5
     (('face',), (23, 1), 22.5)
     """
-    checks.require(checks.number("tr", tr) > 0, "tr", "seconds > 0", float(tr))
     checks.one_of("hrf", hrf, ("spm", "glover"))
+    lengths = _lengths(tr, volumes)
+    if _is_matrix(events):
+        return tables.numbers(Path(events), sum(lengths))
+    parts = _parts(events, tr, lengths)
+    names = tuple(sorted({str(kind) for part in parts for kind in part["trial_type"]}))
+    curves = [_curves(part, names, tr, n, hrf) for part, n in zip(parts, lengths, strict=True)]
+    return names, np.concatenate(curves)
+
+
+def blocks(events: Any, tr: float, volumes: int | Sequence[int]) -> Any:
+    """The event that each volume shows, a number for each event: int64 (T,), -1 where there is none.
+
+    A volume belongs to an event that lasts over its middle, or begins in it; to the later one of two.
+
+    Args: as of `design`, but for a design matrix, which says nothing of when an event ends.
+    Raises: as `design`; ValueError for a design matrix.
+
+    >>> import pandas
+    >>> table = pandas.DataFrame({"onset": [2.0, 10.0], "duration": [4.0, 0.0], "trial_type": ["face", "house"]})
+    >>> blocks(table, tr=2.0, volumes=[7]).tolist()
+    [-1, 0, 0, -1, -1, 1, -1]
+    """
+    lengths = _lengths(tr, volumes)
+    if _is_matrix(events):
+        raise checks.value_error("events", "onsets and durations, to hide blocks of the task", f"the matrix {events}")
+    found, number = [], 0
+    for table, length in zip(_parts(events, tr, lengths), lengths, strict=True):
+        _inside(table, length * tr)
+        run = np.full(length, -1, np.int64)
+        for onset, duration in zip(table["onset"], table["duration"], strict=True):
+            begin = int(np.floor(onset / tr + 1e-6))
+            first, end = int(np.ceil(onset / tr - 0.5)), int(np.ceil((onset + duration) / tr - 0.5))
+            first, end = (first, end) if end > first else (begin, begin + 1)
+            run[max(0, first) : max(0, end)] = number
+            number += 1
+        found.append(run)
+    return np.concatenate(found)
+
+
+def _lengths(tr: float, volumes: int | Sequence[int]) -> list[int]:
+    """The volumes of each run, checked, and the TR with them."""
+    checks.require(checks.number("tr", tr) > 0, "tr", "seconds > 0", float(tr))
     listed = [volumes] if isinstance(volumes, (int, np.integer)) else list(volumes)
-    lengths = [checks.integer("volumes", n, minimum=1) for n in listed]
-    if isinstance(events, (str, Path)):
-        place = Path(events)
-        if not {"onset", "duration"} <= set(tables.cells(place)):
-            return tables.numbers(place, sum(lengths))
+    return [checks.integer("volumes", n, minimum=1) for n in listed]
+
+
+def _is_matrix(events: Any) -> bool:
+    """Whether it is the path of a design matrix, and not of events."""
+    return isinstance(events, (str, Path)) and not {"onset", "duration"} <= set(tables.cells(Path(events)))
+
+
+def _parts(events: Any, tr: float, lengths: Sequence[int]) -> list[Any]:
+    """The events as a table for each run."""
     given = [events] if isinstance(events, (str, Path)) or hasattr(events, "columns") else list(events)
     parts = [_table(one) for one in given]
     if len(parts) == 1 and len(lengths) > 1:
         parts = _cut(parts[0], tr, lengths)
     checks.require(len(parts) == len(lengths), "events", f"{len(lengths)} tables, one for each run", len(parts))
-    names = tuple(sorted({str(kind) for part in parts for kind in part["trial_type"]}))
-    curves = [_curves(part, names, tr, n, hrf) for part, n in zip(parts, lengths, strict=True)]
-    return names, np.concatenate(curves)
+    return parts
 
 
 def _table(given: Any) -> Any:

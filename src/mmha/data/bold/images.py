@@ -33,6 +33,7 @@ class Bold:
 
     values: float32 (voxels, T), in the order of `numpy.nonzero(mask)`. tr: seconds between volumes. mask: bool (X, Y,
     Z). affine: float64 (4, 4), from indices of voxels to millimetres. runs: int64 (T,), the run of each volume: 0, 1, …
+    mean: float32 (X, Y, Z), the mean of all volumes as they were read, to draw on; None for data that were not read.
     """
 
     values: Floats
@@ -40,6 +41,7 @@ class Bold:
     mask: Flags
     affine: np.ndarray[Any, np.dtype[np.float64]]
     runs: np.ndarray[Any, np.dtype[np.int64]]
+    mean: Floats | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -88,14 +90,26 @@ def load(
     seconds = [_tr(path, one, tr) for path, one in zip(_listed(bold), images, strict=True)]
     same = max(seconds) - min(seconds) < 1e-3
     checks.require(same, "bold", "one TR in all runs", f"{min(seconds):g} to {max(seconds):g} s")
-    lengths = [int(one.shape[3]) for one in images]
+    lengths = _volumes(images)
     numbers = clean.run_numbers(runs, lengths)
     table = None if confounds is None else clean.confounds(_listed(confounds), lengths)
     inside = _automatic(images) if mask is None else _mask(mask, first)
-    values = _extract(images, inside)
+    values, mean = _extract(images, inside)
     inside, values = _usable(inside, values, numbers, drop)
     clean.clean(values, numbers, table, detrend=detrend, standardize=standardize)
-    return Bold(values, seconds[0], inside, np.asarray(first.affine, np.float64), numbers)
+    return Bold(values, seconds[0], inside, np.asarray(first.affine, np.float64), numbers, mean)
+
+
+def volumes(bold: Paths) -> list[int]:
+    """How many volumes each image has. Raises: as `load`, of images that are none."""
+    return _volumes([_open(path) for path in _listed(bold)])
+
+
+def volume(path: str | Path) -> tuple[Floats, np.ndarray[Any, np.dtype[np.float64]]]:
+    """The numbers of a 3-D image, float32 (X, Y, Z), and its affine, float64 (4, 4). Raises: as `load`, of an image."""
+    found = _open(Path(path), 3)
+    values = np.asarray(_read(Path(path), found.dataobj, slice(None)), np.float32)
+    return values.reshape(found.shape[:3]), np.asarray(found.affine, np.float64)
 
 
 def image(values: Any, bold: Bold) -> Any:
@@ -178,9 +192,8 @@ def _tr(path: Path, found: Any, given: float | None) -> float:
 
 
 def _mask(path: str | Path, first: Any) -> Flags:
-    found = _open(Path(path), 3)
-    _same_grid(Path(path), found, "the data", first)
-    inside = np.asarray(_read(Path(path), found.dataobj, slice(None))).reshape(first.shape[:3]) > 0
+    _same_grid(Path(path), _open(Path(path), 3), "the data", first)
+    inside = volume(path)[0] > 0
     if not inside.any():
         raise ValueError(f"{path}: expected a mask with voxels > 0, got none")
     return np.asarray(inside)
@@ -219,14 +232,22 @@ def _automatic(images: Sequence[Any]) -> Flags:
     return inside
 
 
-def _extract(images: Sequence[Any], inside: Flags) -> Floats:
-    values = np.empty((int(inside.sum()), sum(one.shape[3] for one in images)), np.float32)
+def _volumes(images: Sequence[Any]) -> list[int]:
+    return [int(one.shape[3]) for one in images]
+
+
+def _extract(images: Sequence[Any], inside: Flags) -> tuple[Floats, Floats]:
+    """The signals of the voxels in the mask, and the mean volume."""
+    count = sum(_volumes(images))
+    values = np.empty((int(inside.sum()), count), np.float32)
+    total = np.zeros(inside.shape)
     at = 0
     for one in images:
         for start, slab in _slabs(one):
             values[:, at + start : at + start + slab.shape[3]] = slab[inside]
+            total += slab.sum(-1, dtype=np.float64)
         at += one.shape[3]
-    return values
+    return values, (total / count).astype(np.float32)
 
 
 def _usable(inside: Flags, values: Floats, runs: Any, drop: bool) -> tuple[Flags, Floats]:

@@ -66,30 +66,36 @@ def features(
     lengths: Sequence[int],
     width: int,
     show: Callable[[int], None] = lambda voxels: None,
+    published: bool | None = None,
 ) -> Tensor:
-    """The attention of [CLS] in the last layer, of every voxel and head, over time.
+    """How much [CLS] looks at each value, in the last layer, of every voxel and head, over time.
 
-    Each run of a voxel is a sentence. Its rows of attention are smoothed (`moving_average`, three passes) and
+    x_t = log w_t, where w is the row of [CLS] over a run of a voxel; as published, x_t = w_t, of which a few large
+    weights are nearly all there is once a model is trained. Rows are smoothed (`moving_average`, three passes) and
     standardised, run by run. Voxels pass through the model a few at a time.
 
     Args: model, in eval mode or not, left as it was; scale, of its tokens; values float32 (voxels, T); lengths of the
-        runs, of sum T; width, of the moving average, in volumes; show, called with the number of voxels done.
+        runs, of sum T; width, of the moving average, in volumes; show, called with the number of voxels done;
+        published, the weights themselves, None = as the model's config says it is faithful.
     Returns: float32 (voxels, heads, T).
     Raises: as the model's `attention_of_cls`.
-    Source: He et al. (2023), section 2.4; per run and standardised here.
+    Source: He et al. (2023), section 2.4; the logarithm, and what is done run by run, are added here.
     """
     total = sum(lengths)
     checks.require(values.shape[1] == total, "lengths", f"lengths of sum T = {values.shape[1]}", f"sum {total}")
     made = torch.empty(len(values), model.config.heads, total)
     rows = max(1, CHUNK // max(1, total))
+    raw = model.config.faithful if published is None else published
     mode = model.training
     model.eval()
     try:
         for at in range(0, len(values), rows):
             tokens = scale.encode(values[at : at + rows])
             parts = [model.attention_of_cls(part) for part in torch.split(tokens, list(lengths), 1)]
-            smooth = moving_average(torch.cat(parts, -1), width, lengths)
-            made[at : at + rows] = standardise(smooth, lengths)
+            looks = torch.cat(parts, -1)
+            if not raw:
+                looks = looks.clamp(min=torch.finfo(looks.dtype).tiny).log()
+            made[at : at + rows] = standardise(moving_average(looks, width, lengths), lengths)
             show(min(at + rows, len(values)))
     finally:
         model.train(mode)
