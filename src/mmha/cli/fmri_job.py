@@ -77,9 +77,9 @@ class Job:
             checks.require(len(found.values) > 1, "--mask", "at least two voxels", "1")
         names, curves = bold.design(tables, found.tr, found.lengths, given["hrf"])
         self.blocks = bold.blocks(tables, found.tr, found.lengths) if given["blocks"] else None
-        self.background = (
-            (found.mean, found.affine) if given["background"] is None else bold.volume(given["background"])
-        )
+        self.background: tuple[Any, Any] = found.mean, found.affine
+        if given["background"] is not None:
+            self.background = bold.volume(given["background"])
         return found, names, curves
 
     def _hidden_values(self, show: Show) -> Any:

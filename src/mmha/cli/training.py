@@ -19,9 +19,9 @@ PROBE = 10  # steps that are timed
 
 def check_out(out: Path, resume: bool) -> None:
     """Raise ValueError when there is no run to go on with, or one that would be overwritten, or a file in its place."""
-    there = next((place for place in (out, *out.parents) if place.exists()), out)
-    if there.exists() and not there.is_dir():
-        raise ValueError(f"--out: expected a folder, got the file {there}")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out: expected a folder, got the file {place}")
     there = (out / "state.json").exists()
     if resume and not there:
         raise ValueError(f"--resume: expected a stopped run in {out}, got none")

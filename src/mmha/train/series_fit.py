@@ -157,7 +157,7 @@ class Stage:
         """Of the data: a run on other data is another run."""
         found = hashlib.sha256()
         for row in self.values:
-            found.update(np.ascontiguousarray(row))
+            found.update(row.tobytes())
         return found.hexdigest()[:16]
 
     def _flat(self) -> list[Any] | None:
