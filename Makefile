@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo docs release-check test test-torch test-all check bench bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech bench-streaming format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check test test-torch test-all check bench bench-peers bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech bench-streaming format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -68,6 +68,12 @@ native-emulated:
 
 bench: $(VENV)/.installed
 	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png
+	$(BIN)/python benchmarks/fill_readme.py
+
+# Attention beside FlexAttention, ONNX Runtime, JAX and OpenVINO; those that are not installed (pip install ".[peers]") are
+# said to be missing. About 8 minutes.
+bench-peers: $(VENV)/.installed
+	$(BIN)/python benchmarks/attention_peers.py --json benchmarks/results/peers.json --plot docs/images/peers.png
 	$(BIN)/python benchmarks/fill_readme.py
 
 # What has to be compiled first (llama-cpp-python, some minutes) is left out, and said to be, unless installed:

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from bert_sides import TorchBert, from_torch, from_transformers, padded, transformers_bert
 from end_to_end import run
-from end_to_end_rows import Row, Side
+from end_to_end_rows import Row
 from tokenizers import Tokenizer as Coder
 from torch import Tensor, nn
 from transformers import BertModel
+from turns import Side
 
 from mmha.data import brown, registry
 from mmha.models.bert import BUILDERS, Bert, embedding, load

@@ -20,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from end_to_end_rows import ROWS, Row, Side
+from end_to_end_rows import ROWS, Row
 from torch import Tensor
+from turns import PATIENCE, Side, in_turns
 
 import mmha
 from mmha import checkpoint
 from mmha.bench.machine import machine
-from mmha.bench.measure import seconds_of, thread_count
+from mmha.bench.measure import thread_count
 from mmha.bench.record import rounded
 
-FEWEST, MOST = 3, 15
-PATIENCE, SHORT = 1.9, 2.0  # times the fastest side; seconds that any side may take
 MAY_FAIL = ("flex",)  # not every version of torch compiles it for every CPU
 
 
@@ -76,22 +75,6 @@ def compared(row: Row, side: Side, result: Tensor, exact: Tensor) -> float:
     if not difference <= row.allowed:  # so that NaN is caught, too
         raise SystemExit(f"{row.name}: {side.name} differs by {difference:.1e} relative, allowed {row.allowed:.0e}")
     return float(f"{difference:.2g}")
-
-
-def in_turns(sides: Sequence[Side], seconds: float, patience: float = PATIENCE) -> dict[str, list[float]]:
-    """Seconds of each call of each side."""
-    times: dict[str, list[float]] = {side.name: [] for side in sides}
-    start, rounds = time.perf_counter(), 0
-    waited_for = {side.name for side in sides}
-    while rounds < FEWEST or (time.perf_counter() - start < seconds and rounds < MOST):
-        for side in sides if rounds % 2 == 0 else reversed(sides):
-            if side.name in waited_for:
-                side.before()
-                times[side.name].append(seconds_of(side.work, 1))
-        rounds += 1
-        longest = max(SHORT, patience * min(taken[0] for taken in times.values()))
-        waited_for = {name for name, taken in times.items() if taken[0] <= longest}
-    return times
 
 
 def print_row(found: dict[str, Any]) -> None:

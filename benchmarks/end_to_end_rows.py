@@ -22,6 +22,7 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedModel,
 )
+from turns import Side
 
 import mmha
 from mmha.data import brown, registry
@@ -45,20 +46,6 @@ HUNDRED_MILLION = {
     "intermediate_size": 2048,
     "vocab_size": 32000,
 }
-
-
-def nothing() -> None:
-    """What most sides need done before a turn."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One way to run a model: `work` is timed, `result` compared, `before` done before each of them, off the clock."""
-
-    name: str
-    work: Callable[[], object]
-    result: Callable[[], Tensor]
-    before: Callable[[], None] = nothing
 
 
 @dataclass(frozen=True)

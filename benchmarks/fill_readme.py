@@ -16,6 +16,7 @@ import bert_section
 import decode_section
 import end_to_end_section
 import headline_section
+import peers_section
 import speech_section
 import translation_section
 
@@ -25,6 +26,9 @@ PAGES = {
     "bench": "docs/speed.md",
     "decode": "docs/speed.md",
     "end_to_end": "docs/speed.md",
+    "peers": "docs/peers.md",
+    "peers_decoding": "docs/peers.md",
+    "peers_translating": "docs/peers.md",
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "speech": "docs/speech.md",
@@ -38,6 +42,9 @@ WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "bench": (attention_section, "section", ("bench",)),
     "decode": (decode_section, "section", ("decode_peers", "generation")),
     "end_to_end": (end_to_end_section, "section", ("end_to_end",)),
+    "peers": (peers_section, "section", ("peers",)),
+    "peers_decoding": (peers_section, "decoding", ("decode_peers",)),
+    "peers_translating": (peers_section, "translating", ("translation",)),
     "bert": (bert_section, "section", ("bert",)),
     "bert_twin": (bert_section, "twin", ("bert_twin",)),
     "speech": (speech_section, "section", ("speech",)),

@@ -63,12 +63,7 @@ def ort_contender(size: Sizes, q: Tensor, k: Tensor, v: Tensor, threads: int, qu
     }  # fmt: skip
     made = {"out": out, "present_key": past[0], "present_value": past[1]}
     session = ort_session(size, given, made, threads)
-    binding = session.io_binding()
-    for name, x in given.items():
-        binding.bind_input(name, "cpu", 0, x.numpy().dtype, list(x.shape), x.data_ptr())
-    for name, x in made.items():
-        binding.bind_output(name, "cpu", 0, x.numpy().dtype, list(x.shape), x.data_ptr())
-
+    binding = ort_bound(session, given, made)
     return Contender(
         f"onnxruntime {'int8' if quantised else 'float32'}",
         lambda: session.run_with_iobinding(binding),
@@ -79,20 +74,31 @@ def ort_contender(size: Sizes, q: Tensor, k: Tensor, v: Tensor, threads: int, qu
 
 
 def ort_session(size: Sizes, given: dict[str, Tensor], made: dict[str, Tensor], threads: int) -> Any:
-    """The operator alone as a model. Its threads stop spinning after a call, or they would disturb the next one's."""
-    import onnxruntime as ort
-    from onnx import TensorProto, helper
-
-    types = {torch.float32: TensorProto.FLOAT, torch.int8: TensorProto.INT8, torch.int32: TensorProto.INT32}
-
-    def infos(tensors: dict[str, Tensor]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, types[x.dtype], list(x.shape)) for name, x in tensors.items()]
-
+    """GroupQueryAttention alone as a model."""
     names, options = list(given), {"num_heads": size.heads, "kv_num_heads": size.kv_heads}
     if "k_scale" in given:
         names = [*names[:-2], *[""] * 5, *names[-2:]]  # rotary tables, positions, bias and sinks are left out
         options |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
-    node = helper.make_node("GroupQueryAttention", names, list(made), domain="com.microsoft", **options)
+    return ort_operator("GroupQueryAttention", names, given, made, options, threads)
+
+
+def ort_operator(
+    operator: str, names: list[str], given: dict[str, Tensor], made: dict[str, Tensor], options: Any, threads: int
+) -> Any:
+    """One of com.microsoft's operators as a model; names: its inputs in order, "" for one that is left out.
+
+    Its threads stop spinning after a call, or they would disturb the next one's.
+    """
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    types = {torch.float32: TensorProto.FLOAT, torch.bfloat16: TensorProto.BFLOAT16,
+             torch.int8: TensorProto.INT8, torch.int32: TensorProto.INT32}  # fmt: skip
+
+    def infos(tensors: dict[str, Tensor]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, types[x.dtype], list(x.shape)) for name, x in tensors.items()]
+
+    node = helper.make_node(operator, names, list(made), domain="com.microsoft", **options)
     model = helper.make_model(
         helper.make_graph([node], "attention", infos(given), infos(made)),
         opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)],
@@ -102,6 +108,16 @@ def ort_session(size: Sizes, given: dict[str, Tensor], made: dict[str, Tensor], 
     settings.intra_op_num_threads, settings.log_severity_level = threads, 3
     settings.add_session_config_entry(ORT_SPINNING, "1")
     return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
+def ort_bound(session: Any, given: dict[str, Tensor], made: dict[str, Tensor]) -> Any:
+    """The session's inputs and outputs as tensors of ours, which are neither copied nor kept alive."""
+    binding = session.io_binding()
+    for name, x in given.items():
+        binding.bind_input(name, "cpu", 0, x.numpy().dtype, list(x.shape), x.data_ptr())
+    for name, x in made.items():
+        binding.bind_output(name, "cpu", 0, x.numpy().dtype, list(x.shape), x.data_ptr())
+    return binding
 
 
 class GgmlParams(ctypes.Structure):
