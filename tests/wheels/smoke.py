@@ -1,7 +1,7 @@
-"""Does the installed mmha compute what its reference does? Run by check.py in an environment that has a wheel and torch.
+"""Does an installed mmha compute what its reference does? Run by check.py in an environment of a wheel and torch.
 
-Prints one line of JSON: versions, instruction set, and the largest relative error of each piece of work; 1 if one is too large.
-Needs nothing but mmha, so that what is missing from a wheel's requirements shows here.
+Prints one line of JSON: versions, instruction set, and the relative error of each piece of work; ends with 1 if one is
+too large. Needs nothing but mmha, so that what is missing from a wheel's requirements shows here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def error(got: Tensor, exact: Tensor) -> float:
     """The largest difference over the largest magnitude; inf for anything that is not a number."""
     if got.shape != exact.shape or not bool(got.isfinite().all()):
         return float("inf")
-    return float((got.detach().double() - exact.double()).abs().max() / exact.double().abs().max())
+    got, exact = got.detach().double(), exact.detach().double()
+    return float((got - exact).abs().max() / exact.abs().max())
 
 
 def attended(dtype: torch.dtype) -> dict[str, float]:
