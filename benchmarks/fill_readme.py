@@ -15,6 +15,7 @@ import attention_section
 import bert_section
 import decode_section
 import end_to_end_section
+import fmri_section
 import headline_section
 import peers_section
 import speech_section
@@ -32,6 +33,9 @@ PAGES = {
     "peers_translating": "docs/peers.md",
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
+    "fmri": "docs/fmri.md",
+    "fmri_simulation": "docs/fmri.md",
+    "fmri_stage_1": "docs/fmri.md",
     "speech": "docs/speech.md",
     "speech_ablation": "docs/speech.md",
     "streaming": "docs/speech.md",
@@ -49,6 +53,9 @@ WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "peers_translating": (peers_section, "translating", ("translation",)),
     "bert": (bert_section, "section", ("bert",)),
     "bert_twin": (bert_section, "twin", ("bert_twin",)),
+    "fmri": (fmri_section, "haxby", ("fmri",)),
+    "fmri_simulation": (fmri_section, "simulation", ("fmri",)),
+    "fmri_stage_1": (fmri_section, "stage_1", ("fmri_stage_1",)),
     "speech": (speech_section, "section", ("speech",)),
     "speech_ablation": (speech_section, "ablation", ("speech_ablation",)),
     "streaming": (speech_section, "streaming", ("streaming",)),

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
+from fmri_words import CHINESE, ENGLISH
+from words import Words, title
+
+__all__ = ["CHINESE", "ENGLISH", "haxby", "simulation", "stage_1"]
+
 COURSES = {
     "MAMSM": "**MAMSM**",
     "MAMSM, weights as published": "MAMSM, weights and not their logarithms, as published",
@@ -66,89 +71,80 @@ BASELINES = {
 }
 
 
-def stage_1(run: Mapping[str, Any]) -> str:
+def stage_1(run: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """Hidden values that are found, by what was changed."""
     first = run["small"]
     total = first["scores"]["model"]["near"]["total"]
     lines = [
-        f"`python benchmarks/fmri_stage_1.py --all`, Haxby's slice, {first['steps']} steps of {first['rows']} "
-        "sentences, "
-        f"{first['epochs']:.0f} passes, {first['precision'].partition('-')[0]}, {first['processor_seconds']} s of one "
-        f"core; {total:,} hidden values of voxels that were not trained on. The rows below the first change one thing "
-        "each.",
+        words["stage_1"].format(run=first, precision=first["precision"].partition("-")[0], total=total),
         "",
-        "| | within 25 steps | root of mean squared error | of the mean's | nats |",
+        words["hidden"],
         "|---|--:|--:|--:|--:|",
     ]
-    for name, title in STAGE_1.items():
+    for name, kind in STAGE_1.items():
         row = run[name]
         bold = "**" if name == "small" else ""
-        lines.append(_found(title.format(**row), row["scores"]["model"], row["scores"]["commonest"], bold))
-    lines += [_found(title, first["scores"][name], first["scores"]["commonest"]) for name, title in BASELINES.items()]
+        lines.append(_found(title(kind.format(**row), words), row["scores"]["model"], row["scores"]["commonest"], bold))
+    for name, kind in BASELINES.items():
+        lines.append(_found(title(kind, words), first["scores"][name], first["scores"]["commonest"]))
     exact = max(row["scores"]["model"]["exact"]["correct"] / total for row in run.values())
-    return "\n".join([*lines, "", f"The exact value is found in at most {exact * 100:.1f} % of cases by any row."])
+    return "\n".join([*lines, "", words["exact"].format(share=exact * 100)])
 
 
-def _found(title: str, score: Mapping[str, Any], base: Mapping[str, Any], bold: str = "") -> str:
+def _found(name: str, score: Mapping[str, Any], base: Mapping[str, Any], bold: str = "") -> str:
     near = score["near"]["correct"] / score["near"]["total"]
     nats = f"{score['loss']:.3f}" if "loss" in score else ""
     cells = [f"{near:.1%}".replace("%", " %"), f"{score['rms']:.3f}", f"{score['rms'] / base['rms']:.3f}", nats]
-    return f"| {title} | " + " | ".join(f"{bold}{cell}{bold}" if cell else "" for cell in cells) + " |"
+    return f"| {name} | " + " | ".join(f"{bold}{cell}{bold}" if cell else "" for cell in cells) + " |"
 
 
-def haxby(run: Mapping[str, Any]) -> str:
+def haxby(run: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """Time courses, what the rows of attention hold, and decoding."""
     found = run["haxby"]
-    size = found["hidden_values"].get("published size")
-    published = (
-        f" The published size was trained for {found['published_steps']} steps of 64 sentences; its error on hidden "
-        f"values is then {size['rms']:.3f}, faithful {found['hidden_values']['published size, faithful']['rms']:.3f}, "
-        f"and {found['hidden_values']['model']['rms']:.3f} of `small`."
-        if size
-        else ""
-    )
+    published, hidden = "", found["hidden_values"]
+    if "published size" in hidden:
+        names = {"error": "published size", "faithful": "published size, faithful", "small": "model"}
+        errors = {name: hidden[key]["rms"] for name, key in names.items()}
+        published = words["published"].format(steps=found["published_steps"], **errors)
     return "\n".join(
         [
-            f"`make bench-fmri`, {found['steps']} steps of stage 1, 64 sentences each, {found['epochs']} epochs of "
-            f"stage 2 ({found['longer']} times as many on the smoothed voxels, whose numbers are a sixth as many)."
-            + published,
+            words["haxby"].format(run=found, published=published),
             "",
-            *_courses(found["time_courses"]),
+            *_courses(found["time_courses"], words),
             "",
-            "Where [CLS] looks in the last layer: how many of "
-            f"{found['looks']['drawn']['volumes']} volumes (exp of the entropy), what share of the variance of log w "
-            "the volume's number in its run explains (place), and after it the value itself; and R² of a voxel's own "
-            "smoothed signal from its heads' features (one regression for all voxels, the place taken out).",
+            words["looks"].format(volumes=found["looks"]["drawn"]["volumes"]),
             "",
-            *_looks(found["looks"]),
+            *_looks(found["looks"], words),
             "",
-            "Which of 8 kinds of pictures a block shows, by the mean of its volumes (chance 12.5 %, 96 blocks):",
+            words["blocks"],
             "",
-            *_decoding(found),
+            *_decoding(found, words),
         ]
     )
 
 
-def _courses(table: Mapping[str, Any]) -> list[str]:
+def _courses(table: Mapping[str, Any], words: Words) -> list[str]:
     lines = [
-        "| Pearson's r, mean of eight curves | fitted | held out | beyond timing | first two runs held out |",
+        words["courses"],
         "|---|--:|--:|--:|--:|",
     ]
-    for name, title in COURSES.items():
+    for name, kind in COURSES.items():
         if name in table:
             row = table[name]
             bold = "**" if name == "MAMSM" else ""
             keys = ("r_fitted", "r_held_out", "r_beyond_timing", "r_first_fold")
-            lines.append(f"| {title} | " + " | ".join(f"{bold}{row[key]:.3f}{bold}" for key in keys) + " |")
+            lines.append(
+                f"| {title(kind, words)} | " + " | ".join(f"{bold}{row[key]:.3f}{bold}" for key in keys) + " |"
+            )
     return lines
 
 
-def _looks(table: Mapping[str, Any]) -> list[str]:
+def _looks(table: Mapping[str, Any], words: Words) -> list[str]:
     lines = [
-        "| weights of stage 1 | volumes | place | value | R² from log w | R² from w |",
+        words["looked"],
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for name, title in LOOKS.items():
+    for name, kind in LOOKS.items():
         if name in table:
             row = table[name]
             kept = {"log": row["kept"].get("log", row["kept"].get(name)), "weights": row["kept"].get("weights")}
@@ -156,36 +152,36 @@ def _looks(table: Mapping[str, Any]) -> list[str]:
                 kept = {"log": None, "weights": kept["log"]}
             r2 = ["–" if value is None else f"{value:.2f}" for value in kept.values()]
             shares = [f"{row[key]:.0%}".replace("%", " %") for key in ("place", "value")]
-            lines.append(f"| {title} | {row['effective']:.0f} | " + " | ".join([*shares, *r2]) + " |")
+            lines.append(f"| {title(kind, words)} | {row['effective']:.0f} | " + " | ".join([*shares, *r2]) + " |")
     return lines
 
 
-def _decoding(found: Mapping[str, Any]) -> list[str]:
+def _decoding(found: Mapping[str, Any], words: Words) -> list[str]:
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.1%}".replace("%", " %")
 
-    lines = ["| | one run left out | two runs left out |", "|---|--:|--:|"]
-    for name, title in DECODED.items():
+    lines = [words["decoded"], "|---|--:|--:|"]
+    for name, kind in DECODED.items():
         row = found["decoding"][name]
-        lines.append(f"| {title} | {share(row['one'])} | {share(row['two'])} |")
+        lines.append(f"| {title(kind, words)} | {share(row['one'])} | {share(row['two'])} |")
     for name in HIDDEN:
-        title = COURSES[name].replace("**", "").partition(",")[0].partition(":")[0]
-        lines.append(f"| ridge on 256 time courses: {title} | – | {share(found['time_courses'][name]['decoded'])} |")
+        short = COURSES[name].replace("**", "").partition(",")[0].partition(":")[0]
+        kind = title(f"ridge on 256 time courses: {short}", words)
+        lines.append(f"| {kind} | – | {share(found['time_courses'][name]['decoded'])} |")
     return lines
 
 
-def simulation(run: Mapping[str, Any]) -> str:
+def simulation(run: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """Networks found in simulated tasks, where they are known."""
     made, tasks = run["simulation"], run["simulation"]["tasks"]
     lines = [
-        f"Stage 1 of {made['steps']} steps, {made['epochs']} epochs; all of `make bench-fmri` takes about "
-        f"{run['processor_minutes']} minutes of one core.",
+        words["simulation"].format(made=made, minutes=run["processor_minutes"]),
         "",
-        f"| | r | overlap | r of maps | {' | '.join(tasks)} |",
+        words["networks"].format(tasks=" | ".join(title(task, words) for task in tasks)),
         "|---|" + "--:|" * (3 + len(tasks)),
     ]
-    for name, title in SIMULATED.items():
+    for name, kind in SIMULATED.items():
         rows = [task[name] for task in tasks.values()]
         cells = [f"{mean(row[key] for row in rows):.3f}" for key in ("r", "iou", "map_r")]
-        lines.append(f"| {title} | " + " | ".join([*cells, *(f"{row['iou']:.2f}" for row in rows)]) + " |")
+        lines.append(f"| {title(kind, words)} | " + " | ".join([*cells, *(f"{row['iou']:.2f}" for row in rows)]) + " |")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -55,3 +56,34 @@ def test_accuracy_counts_blocks_of_the_runs_left_out(script: ModuleType) -> None
     assert script.accuracy(lambda number: rows, parts, runs, labels) == 1.0
     turned = np.where((runs == 0)[:, None], -rows, rows)  # one run of three has no part in what the others say
     assert script.accuracy(lambda number: turned, parts[:1], runs, labels) == 0.0
+
+
+@pytest.mark.parametrize("script", ["fmri_section"], indirect=True)
+@pytest.mark.parametrize("language", ["ENGLISH", "CHINESE"])
+def test_the_tables_are_written_from_a_run(script: ModuleType, language: str) -> None:
+    keys = ("r_fitted", "r_held_out", "r_beyond_timing", "r_first_fold")
+    courses = {name: dict(zip(keys, (0.5, 0.25, 0.125, 0.0625), strict=True), decoded=0.5) for name in script.COURSES}
+    seen = {"effective": 48.6, "volumes": 121, "place": 0.5, "value": 0.25, "kept": {"log": 0.75, "weights": 0.5}}
+    tasks = ("emotion", "gambling", "language", "motor", "relational", "social", "working memory")
+    rows = {name: {"r": 0.5, "iou": 0.25, "map_r": 0.125} for name in script.SIMULATED}
+    run = {
+        "processor_minutes": 23,
+        "haxby": {
+            "steps": 307, "epochs": 31, "longer": 6, "published_steps": 101, "time_courses": courses,
+            "hidden_values": dict.fromkeys(("model", "published size", "published size, faithful"), {"rms": 0.875}),
+            "looks": dict.fromkeys(script.LOOKS, seen),
+            "decoding": dict.fromkeys(script.DECODED, {"one": 0.5, "two": None}),
+        },
+        "simulation": {"steps": 41, "epochs": 103, "tasks": dict.fromkeys(tasks, rows)},
+    }  # fmt: skip
+    words = getattr(script, language)
+    made = [script.haxby(run, words), script.simulation(run, words)]
+    lines = "\n".join(made).splitlines()
+    assert any(line.endswith("| **0.500** | **0.250** | **0.125** | **0.062** |") for line in lines)
+    assert any(line.endswith("| 49 | 50 % | 25 % | 0.75 | 0.50 |") for line in lines)
+    assert any(line.endswith("| 50.0 % | – |") for line in lines)
+    assert lines[-1] == "| GLM | 0.500 | 0.250 | 0.125 |" + " 0.25 |" * 7
+    assert all(number in "".join(made) for number in ("307", "101", "0.875", "103", "23", "121"))
+    if language == "CHINESE":
+        said = re.sub(r"`[^`]*`", "", "".join(made))
+        assert re.findall(r"[a-z]{2,} [a-z]{2,}", said) == []
