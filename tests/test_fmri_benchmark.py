@@ -70,9 +70,9 @@ def test_the_tables_are_written_from_a_run(script: ModuleType, language: str) ->
         "processor_minutes": 23,
         "haxby": {
             "steps": 307, "epochs": 31, "longer": 6, "published_steps": 101, "time_courses": courses,
-            "hidden_values": dict.fromkeys(("model", "published size", "published size, faithful"), {"rms": 0.875}),
+            "hidden_values": {key: {"rms": 0.875} for key in ("model", "published size", "published size, faithful")},
             "looks": dict.fromkeys(script.LOOKS, seen),
-            "decoding": dict.fromkeys(script.DECODED, {"one": 0.5, "two": None}),
+            "decoding": {key: {"one": 0.5, "two": None} for key in script.DECODED},
         },
         "simulation": {"steps": 41, "epochs": 103, "tasks": dict.fromkeys(tasks, rows)},
     }  # fmt: skip
