@@ -197,7 +197,7 @@ def test_bad_images_and_events_leave_nothing_behind(
     told = failing(capsys, "fit", *runs[:3], "--runs", "13,17", "--out", str(out))
     assert "`--runs`: expected 29 volumes in all, those of the images, got 30" in told
     told = failing(capsys, "fit", *runs[:3], "--runs", "29,x", "--out", str(out))
-    assert "`--runs`: expected volumes of each run, as 121,121,119, or one number for all, got '29,x'" in told
+    assert "`--runs`: expected volumes of each run, as 121,121,119, or one number for all, got 29,x" in told
     assert "expected a 3-D image" in failing(capsys, "fit", *runs[:3], "--mask", runs[0], "--out", str(out))
     assert not out.exists()
 
