@@ -158,6 +158,7 @@ STEP: dict[str, Bad] = {
     "positions of another batch": (step(rotary=Rotary(4), positions=torch.zeros(3).int()), "positions", "(3,)"),
     "positions that are floats": (step(rotary=Rotary(4), positions=zeros(B)), "positions", "float32"),
     "three position ids": (step(rotary=Rotary(4), positions=torch.zeros(B, 3).int()), "positions", f"({B}, 3)"),
+    "two position ids and dims for one": (step(rotary=Rotary(2), positions=torch.zeros(B, 2).int()), "rotary", "2"),
     "lengths of another batch": (step(lengths=torch.tensor([1])), "lengths", "(1,)"),
     "lengths that are floats": (step(lengths=zeros(B)), "lengths", "float32"),
     "lengths beyond the past": (step(lengths=torch.tensor([N, N])), "lengths", str(N)),

@@ -147,8 +147,16 @@ def test_qkv_and_positions_in_any_layout() -> None:
     want = masked_multihead_attention(qkv, KVCache(2, 2, 4, 8))
     for view in (qkv.t().contiguous().t(), torch._neg_view(-qkv), torch.stack([qkv, qkv], -1)[..., 0]):
         assert torch.equal(masked_multihead_attention(view, KVCache(2, 2, 4, 8)), want)
-    at, kept = torch.tensor([3, 977]), []
-    for places in (at, at.int(), torch._neg_view(-at), torch.stack([at, at], -1)[..., 0]):
+    at, kept = torch.tensor([3, 97]), []
+    for places in (
+        at,
+        at.int(),
+        at.short(),
+        at.to(torch.int8),
+        at.to(torch.uint8),
+        torch._neg_view(-at),
+        torch.stack([at, at], -1)[..., 0],
+    ):
         masked_multihead_attention(qkv, cache := KVCache(2, 2, 4, 8), rotary=Rotary(8), positions=places)
         kept.append(cache.to_dense()[0])
     assert all(torch.equal(keys, kept[0]) for keys in kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -25,3 +27,10 @@ def test_runs_of_bits_are_counted_across_words(k_len: int) -> None:
 def test_ends() -> None:
     assert arrays.ends(np.array([2, 0, 3])).tolist() == [0, 2, 2, 5]
     assert arrays.ends(np.array([], dtype=np.int64)).tolist() == [0]
+
+
+def test_a_plan_may_fill_the_machine_but_no_more() -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    arrays.check_room(memory)
+    with pytest.raises(MemoryError, match=r"^`mask`: expected a plan that fits in memory \(\d+\.\d GB\), got one of"):
+        arrays.check_room(memory + 1)

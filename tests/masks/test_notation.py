@@ -88,6 +88,11 @@ def test_notation_reads_and_round_trips(text: str, mask: Mask) -> None:
     assert hash(copy.copy(mask)) == hash(mask)
 
 
+def test_masks_that_differ_have_hashes_that_differ() -> None:
+    """One hash for all of a kind would be right as well, but a dict of plans would be searched one by one."""
+    assert len({hash(mask) for _, mask in READ}) == len({repr(mask) for _, mask in READ})
+
+
 UNREAD = [
     ("", "`mask`: expected the name of a mask at column 1, got the end"),
     ("casual", "`mask`: expected the name of a mask at column 1, got 'casual'; did you mean 'causal'?"),

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -124,6 +125,12 @@ def test_q_start(q_start: Any, dtype: torch.dtype) -> None:
     out, weights = mmha.attention(q, k, v, mask, q_start=start, return_weights=True)
     torch.testing.assert_close(out, mmha.attention(q, k, v, mask, q_start=start))
     assert torch.equal(weights != 0, mask.dense(B, H, TQ, TK, start))
+
+
+def test_q_start_may_be_an_integer_of_numpy() -> None:
+    q, k, v = tensors((B, H, HK, TQ, TK, D, DV), torch.float32)
+    ours = mmha.attention(q, k, v, Causal(), q_start=4)
+    assert torch.equal(mmha.attention(q, k, v, Causal(), q_start=np.int64(4)), ours)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.5, 2, 1e-3])

@@ -65,3 +65,15 @@ def test_a_slope_beyond_float32_does_not_hide_either(isa: str) -> None:
     out = mmha.attention(q, k, v, bias=ALiBi([3e38, 0.0]), q_start=100)  # every key is far
     assert out.isfinite().all()
     assert out[:, 0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("q_len", [1, 37])
+def test_an_infinite_value_stays_infinite_beside_later_keys(q_len: int, isa: str) -> None:
+    """What a block keeps of one chunk of 1024 keys must not meet the next one's factors: 0 times infinity is NaN."""
+    q, k, v = problem(q_len, 2100)
+    v = v.detach().clone()
+    v[0, 0, 5, 3], v[0, 1, 1500, 2] = math.inf, -math.inf
+    out = mmha.attention(q, k, v)
+    expected = torch.zeros_like(out)
+    expected[0, 0, :, 3], expected[0, 1, :, 2] = math.inf, -math.inf
+    torch.testing.assert_close(torch.where(out.isfinite(), 0.0, out), expected, rtol=0, atol=0)
