@@ -175,6 +175,7 @@ STEP: dict[str, Bad] = {
     "sinks for other heads": (step(sinks=zeros(HK)), "sinks", "(3,)"),
     "a shift of another width": (step(out_shift=zeros(H * D)), "out_shift", f"({H * D},)"),
     "a factor of another width": (step(out_smooth=zeros(1)), "out_smooth", "(1,)"),
+    "an output scale of 0": (step(out_scale=0.0), "out_scale", "0.0"),
     "an output scale of NaN": (step(out_scale=math.nan), "out_scale", "nan"),
     "an unknown way to round": (step(out_scale=1.0, round="up"), "round", "'up'"),
     "bounds the wrong way round": (step(out_scale=1.0, out_bounds=(127, -127)), "out_bounds", "127"),

@@ -135,6 +135,11 @@ CONSTRUCTING: list[tuple[Callable[[], object], type[Exception], str]] = [
     ),
     (lambda: Spans([1, 1, 2, 4], [0, 1], [[0, 1]]), ValueError, "`offsets`: expected shape (R + 1,) = (3,), got (2,)"),
     (
+        lambda: Spans([1, 1, 1, 4], [0, 1], [[0, 1, 2]]),
+        ValueError,
+        "`spans`: expected shape (n, 2) = (1, 2), got (1, 3)",
+    ),
+    (
         lambda: Spans([1, 1, 1, 4], [0, 2], [[0, 1]]),
         ValueError,
         "`offsets`: expected a rise from 0 to the number of spans, 1, got [0, 2]",

@@ -103,6 +103,8 @@ def test_under_other_masks(name: str, mask: Mask | None) -> None:
 def test_positions_start_where_they_are_told_to(q_start: Any, dtype: torch.dtype) -> None:
     start = torch.tensor(q_start) if isinstance(q_start, list) else q_start
     compare(FEATURES["alibi, relative, additive"], Window(50, 50), dtype, q_start=start)
+    if isinstance(start, Tensor) and dtype == torch.float32:
+        compare(FEATURES["alibi, relative, additive"], Window(50, 50), dtype, q_start=start.int())
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.4, 2])

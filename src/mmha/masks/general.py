@@ -53,14 +53,14 @@ class PerHead(Mask):
         shape = (at.grid.batch, 1, at.i.shape[2], at.j.shape[3])
         heads = range(at.grid.first_head, at.grid.first_head + at.grid.heads)
         seen = [self.masks[h]._holds(at.head(h - at.grid.first_head)).expand(shape) for h in heads]
-        return torch.cat(seen, dim=1) if seen else torch.zeros((1, 0, 1, 1), dtype=torch.bool, device="cpu")
+        return torch.cat(seen, dim=1)
 
     def _lower(self, grid: Grid, within: Rows | None) -> Rows:
         one = within.head if within is not None else None
         rows = [
             self.masks[grid.first_head + h]._lower(grid.head(h), one(h) if one else None) for h in range(grid.heads)
         ]
-        return Rows.stack(rows, axis=1) if rows else Rows((1, 0, 1), grid.k_len, np.zeros((0, 2), dtype=np.int32))
+        return Rows.stack(rows, axis=1)
 
 
 class Dense(Mask):
