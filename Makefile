@@ -34,6 +34,14 @@ test: $(VENV)/.dev
 test-torch: $(VENV)/.dev
 	$(BIN)/python tests/torch_suite/run.py "$(TORCH_SOURCE)"
 
+# Whether the tests would notice: a sample of mutmut's mutants of the Python that ends in the kernels, and the faults that
+# tests/mutation/kernel_mutants.py lists in these. Each has to be killed by a test or explained. Hours of one core.
+.PHONY: mutation
+mutation: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt ".[dev,mutation]" cmake nanobind
+	$(BIN)/python tests/mutation/kernels.py
+	$(BIN)/python tests/mutation/python.py
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
