@@ -124,6 +124,28 @@ def test_a_shared_prefix_takes_its_blocks_once() -> None:
     same_as(pool.select(ids), together)
 
 
+def test_the_last_of_those_who_share_a_block_writes_where_it_is() -> None:
+    """Two sequences that share one block and both go on need one block more, not two."""
+    pool = pool_of(2, 4)
+    (parent,) = pool.allocate(1)
+    model = model_of(1)
+    put(pool.select([parent]), model, 2)
+    ids = [parent, pool.fork(parent)]
+    together = ListModel(model.rows * 2, torch.float32)
+    put(pool.select(ids), together, 1)
+    same_as(pool.select(ids), together)
+    assert pool.free_blocks == 0
+
+
+def test_a_reset_empties_all_rows_and_frees_their_blocks() -> None:
+    pool = pool_of(7)
+    view = pool.select(pool.allocate(3))
+    view.append(*tokens(3, 5), torch.tensor([5, 0, 2]))
+    view.reset()
+    assert view.lengths.tolist() == [0, 0, 0]
+    assert pool.free_blocks == 7
+
+
 def test_free_gives_the_blocks_back_when_nobody_shares_them_any_more() -> None:
     pool = pool_of(4)
     (first,) = pool.allocate(1)
