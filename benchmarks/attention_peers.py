@@ -6,8 +6,8 @@
 Every side computes the same problem from the same numbers; its results are compared with float64 before it is timed. A
 turn begins with a call that is not timed, where calls are short: the sides have thread pools of their own. Each pool is
 set to the same number of threads, and CPU time over wall time, which is in the results, says whether it keeps to it. A
-peer that is not installed or cannot do a row is named, with the reason. --quick: tiny problems, nothing that compiles
-for seconds; whether it runs, not how fast.
+peer that is not installed, cannot do a row or takes more CPUs than threads is named, with the reason. --quick: tiny
+problems, nothing that compiles for seconds; whether it runs, not how fast.
 """
 
 from __future__ import annotations
@@ -151,14 +151,14 @@ def measure(case: Case, makers: Mapping[str, Maker], threads: int, seconds: floa
         try:
             attempt = make(problem)
             results = attempt.view(attempt.work())
+            first = time.perf_counter() - start
+            difference = compared(problem, name, results, wanted)
+            side, facts = prepared(name, attempt, threads)
         except Exception as error:  # whatever a peer raises where it cannot
             if name == OURS:
                 raise
             without[name] = f"{type(error).__name__}: {error}".splitlines()[0][:REASON]
             continue
-        first = time.perf_counter() - start
-        difference = compared(problem, name, results, wanted)
-        side, facts = prepared(name, attempt, threads)
         sides.append(side)
         found[name] = {"error": difference, "first_s": rounded(first), **facts}
     del wanted
@@ -179,10 +179,14 @@ def measure(case: Case, makers: Mapping[str, Maker], threads: int, seconds: floa
 
 
 def prepared(name: str, attempt: Attempt, threads: int) -> tuple[Side, dict[str, Any]]:
-    """The side as it takes its turns, and what is known of it by then; one with more CPUs than threads ends the run."""
+    """The side as it takes its turns, and what is known of it by then.
+
+    Raises:
+        RuntimeError: it uses more CPUs than it was given threads.
+    """
     calls, lasts, cpus = warmed(attempt.work)
     if cpus > threads + CPUS_BEYOND:
-        raise SystemExit(f"{name} uses {cpus:.2f} CPUs where it was given {threads} threads")
+        raise RuntimeError(f"{name} uses {cpus:.2f} CPUs where it was given {threads} threads")
 
     def turn() -> None:
         for _ in range(calls):
