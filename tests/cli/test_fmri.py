@@ -96,6 +96,9 @@ def test_the_page_needs_nothing_beside_it(fitted: Path) -> None:
     assert re.findall(r"https?://|<script|<link", text) == []
     assert text.count("<img ") == 4
     assert "house &amp; &lt;b&gt;" in text
+    curves = pandas.read_csv(fitted / "time_courses.tsv", sep="\t")[[f"design: {kind}" for kind in KINDS]]
+    r = [np.corrcoef(curves.mean(axis=1), curves[name])[0, 1] for name in curves]
+    assert f"not of which kind, has r {np.mean(r):.2f}." in text
     assert "<b>" not in text.replace("<b>r, ", "")
 
 
@@ -145,6 +148,8 @@ def test_options_reach_the_data_the_network_and_the_masks(runs: list[str], tmp_p
     )
     result = json.loads((out / "result.json").read_text("utf-8"))
     assert [result[key] for key in ("runs", "volumes", "faithful", "blocks", "window")] == [3, 87, True, True, 3]
+    page = (out / "report.html").read_text("utf-8")
+    assert "seed 1, as the released code, blocks of the task hidden whole." in page
     config = json.loads((out / "mamsm.json").read_text("utf-8"))["config"]
     assert (config["faithful"], config["window"]) == (True, 3)
     state = json.loads((out / "hidden_values" / "state.json").read_text("utf-8"))["run"]

@@ -6,6 +6,8 @@ import base64
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from mmha.cli.fmri_files import Found
 
 STYLE = """
@@ -13,7 +15,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; marg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
 table { border-collapse: collapse; } td { font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .9rem .2rem 0; text-align: right; } th:first-child, td:first-child { text-align: left; }
-th { border-bottom: 1px solid #999; } img { max-width: 100%; } figure { margin: 0; }
+div { overflow-x: auto; } th { border-bottom: 1px solid #999; } img { max-width: 100%; } figure { margin: 0; }
 small, .note { color: #555; max-width: 50rem; }
 """
 PAGE = """<!doctype html>
@@ -28,7 +30,8 @@ PAGE = """<!doctype html>
 """
 LEGEND = (
     "Grey: the design's curve. Red: the time course. Maps: weights of the time courses in the voxels (Lasso), and z of "
-    "the general linear model; coloured is what is above 0.3 of the largest. Left is left."
+    "the general linear model; coloured is what is above 0.3 of the largest, on the mean volume or the image that was "
+    "given. Left is left."
 )
 NAMES = {
     "model": "MAMSM",
@@ -45,7 +48,7 @@ def page(found: Found) -> str:
     rows = enumerate(result["conditions"])
     parts = [
         _what(result, data),
-        _conditions(result),
+        _conditions(result, found.curves),
         _hidden(result["hidden_values"]),
         f'<h2>Time courses and maps</h2><p class="note">{LEGEND}</p>',
         *(_condition(found, index, row) for index, row in rows),
@@ -62,15 +65,21 @@ def _what(result: dict[str, Any], data: str) -> str:
     return (
         f"<p>{escape(data)}: {_count(result['voxels'], 'voxel')}, {_count(result['volumes'], 'volume')} of "
         f"{result['tr']:g} s in {_count(result['runs'], 'run')}. Fitted by <code>mmha fmri fit</code>, size {size}, "
-        f"{steps}, {epochs}, seed {result['seed']}.</p>"
+        f"{steps}, {epochs}, seed {result['seed']}{_ways(result)}.</p>"
     )
+
+
+def _ways(result: dict[str, Any]) -> str:
+    """What was chosen otherwise than usual."""
+    said = (("faithful", "as the released code"), ("blocks", "blocks of the task hidden whole"))
+    return "".join(f", {words}" for name, words in said if result.get(name))
 
 
 def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
-def _conditions(result: dict[str, Any]) -> str:
+def _conditions(result: dict[str, Any], curves: Any) -> str:
     names = ["condition", "r, fitted", "r, held out", "overlap with GLM", "by chance", "voxels", "highest z"]
     rows = []
     for row in result["conditions"]:
@@ -82,10 +91,22 @@ def _conditions(result: dict[str, Any]) -> str:
     where = f"{last}, which a second fit left out" if count else "other runs, and there is one"
     note = (
         "<b>r, fitted</b> says little: the time courses were made to follow these curves, and would follow those of "
-        f"shuffled events nearly as well. <b>r, held out</b> is in {where}. Overlap is |A ∩ B| / |A ∪ B| of the strong "
+        f"shuffled events nearly as well. <b>r, held out</b> is in {where}.{_timing(curves)} Overlap is "
+        "|A ∩ B| / |A ∪ B| of the strong "
         "voxels, beside that of random sets as large."
     )
     return f'<h2>Conditions</h2>{_table(names, rows)}<p class="note">{note}</p>'
+
+
+def _timing(curves: Any) -> str:
+    """What is known of one of several conditions by who knows when any of them lasts."""
+    from mmha.metrics.series import correlation
+
+    count = curves.shape[1]
+    if count < 2:
+        return ""
+    r = correlation(np.repeat(curves.mean(1)[:, None], count, 1), curves).mean()
+    return f" A time course that tells when any event lasts, and not of which kind, has r {r:.2f}."
 
 
 def _hidden(scores: dict[str, Any]) -> str:
@@ -100,7 +121,7 @@ def _hidden(scores: dict[str, Any]) -> str:
 def _table(names: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"  # narrow screens scroll it
 
 
 def _condition(found: Found, index: int, row: dict[str, Any]) -> str:
