@@ -16,7 +16,9 @@ import bert_section
 import decode_section
 import end_to_end_section
 import fmri_section
+import growth_section
 import headline_section
+import long_section
 import peers_section
 import speech_section
 import translation_section
@@ -31,6 +33,8 @@ PAGES = {
     "peers": "docs/peers.md",
     "peers_decoding": "docs/peers.md",
     "peers_translating": "docs/peers.md",
+    "growth": "docs/speed.md",
+    "long_runs": "docs/correctness.md",
     "bert": "docs/bert.md",
     "bert_twin": "docs/bert.md",
     "fmri": "docs/fmri.md",
@@ -51,6 +55,8 @@ WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "peers": (peers_section, "section", ("peers",)),
     "peers_decoding": (peers_section, "decoding", ("decode_peers",)),
     "peers_translating": (peers_section, "translating", ("translation",)),
+    "growth": (growth_section, "section", ("growth",)),
+    "long_runs": (long_section, "section", ("long_runs",)),
     "bert": (bert_section, "section", ("bert",)),
     "bert_twin": (bert_section, "twin", ("bert_twin",)),
     "fmri": (fmri_section, "haxby", ("fmri",)),

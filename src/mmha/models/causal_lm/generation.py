@@ -92,7 +92,7 @@ class _Row:
     start: list[int]
     generator: Generator
     stream: TextStream
-    text: str = ""
+    pieces: list[str] = dataclasses.field(default_factory=list)
     tokens: list[int] = dataclasses.field(default_factory=list)
     log_probabilities: list[float] = dataclasses.field(default_factory=list)
 
@@ -103,14 +103,14 @@ class _Row:
         at_end = token == tokenizer.end
         full = len(self.tokens) == limits.max_new_tokens
         released = self.stream.feed(tokenizer.decode_bytes([token]), final=at_end or full)
-        self.text += released
+        self.pieces.append(released)
         reason = "stop" if self.stream.stopped else "end" if at_end else "length" if full else None
         return Piece(self.number, released, self.completion(reason) if reason else None)
 
     def completion(self, reason: str) -> Completion:
         """What there is of the text, as one value."""
         tokens, log_probabilities = tuple(self.tokens), tuple(self.log_probabilities)
-        return Completion(self.prompt, self.text, len(self.start), tokens, log_probabilities, reason)
+        return Completion(self.prompt, "".join(self.pieces), len(self.start), tokens, log_probabilities, reason)
 
 
 def stream(
