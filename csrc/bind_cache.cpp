@@ -6,6 +6,7 @@
 
 #include "bind_arguments.h"
 #include "driver.h"
+#include "pages.h"
 #include "plan.h"
 #include "step.h"
 
@@ -166,6 +167,10 @@ struct Cache {
 }  // namespace
 
 void bind_cache(nb::module_& m) {
+  m.def(
+      "prefer_large_pages",
+      [](uintptr_t address, int64_t bytes) { mmha::prefer_large_pages(pointer<void>(address), bytes); }, "address"_a,
+      "bytes"_a);
   nb::class_<Cache>(m, "Cache")
       .def(nb::init<int, const std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t>&,
                     const std::tuple<uintptr_t, uintptr_t>&, const Dims&, const Dims&, const Dims&>(),

@@ -17,6 +17,12 @@ constexpr int kPanel = kLanes * kPanelVectors;
 constexpr float kLog2e = 1.44269504088896341f;
 constexpr float kLn2 = 0.693147180559945309f;
 
+// Bytes that come from memory together.
+constexpr int64_t kLine = 64;
+
+// Asks for a line that will be read some microseconds later.
+MMHA_INLINE void ask(const void* p) { __builtin_prefetch(p); }
+
 template <class E>
 constexpr bool kIsFloat = false;
 template <>

@@ -30,10 +30,11 @@ struct Queries {
 };
 
 // Scores of R rows with N neighbouring vectors of keys: out[r][j] = sum_d q[r][d] * key j [d]. `first` counts vectors
-// from the group at `keys`. With Ahead as much is asked for of what comes some groups later, so that memory never rests
-// behind the arithmetic; one row of float32 has so little of it that hardware looks far enough.
-template <int R, int N, bool Ahead, class C>
-MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t first, float* out, int64_t stride) {
+// from the group at `keys`. Unless `ahead` is nullptr, memory from there on is asked for, as much as is read here.
+template <int R, int N, class C>
+MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t first, float* out, int64_t stride,
+                          const char* ahead) {
+  constexpr int64_t kSlice = N * kLanes * (int64_t)sizeof(C);
   const C* from[N];
 #pragma GCC unroll 16
   for (int n = 0; n < N; n++)
@@ -44,14 +45,9 @@ MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t 
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) acc[r][n] = zero();
   for (int64_t d = 0; d < dim; d++) {
-    if constexpr (Ahead && sizeof(C) == 1) {
-      constexpr int64_t slice = N * kLanes;  // less than a line: one after the other, whatever group they are of
-      __builtin_prefetch(keys + first * kLanes * dim + 4 * dim * kGroup + d * slice);
-    } else if constexpr (Ahead && (sizeof(C) == 2 || R > 1)) {
+    if (ahead)
 #pragma GCC unroll 16
-      for (int n = 0; n < N; n += kGroupVectors)
-        __builtin_prefetch(from[n] + ((sizeof(C) == 2 ? 4 : 1) * dim + d) * kGroup);
-    }
+      for (int64_t y = 0; y < kSlice; y += kLine) ask(ahead + d * kSlice + y);
     Vec k[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) k[n] = load(from[n] + d * kGroup);
@@ -68,21 +64,30 @@ MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t 
     for (int n = 0; n < N; n++) store(out + r * stride + (first + n) * kLanes, acc[r][n]);
 }
 
-// Scores of all of a block's rows with `count` whole groups.
+// Vectors of keys that `rows` rows take at a time. In float32 one group has enough chains of FMAs, and memory is read
+// from one end to the other, as hardware foresees it; otherwise as many as there are registers for.
 template <class C>
-MMHA_APART void few_group_scores(const C* keys, int64_t count, const ForwardState& st, float* out) {
+constexpr int tile_vectors(int rows) {
+  if (sizeof(C) == 4 && rows > 2) return kGroupVectors;
+  int n = 1;
+  while (n < 8 && 2 * n * rows <= kGroupTiles) n *= 2;
+  return n;
+}
+
+// Scores of all of a block's rows with `count` whole groups; the first pass asks for what is `ahead`.
+template <class C>
+MMHA_APART void few_group_scores(const C* keys, int64_t count, const ForwardState& st, float* out, const char* ahead) {
   const int64_t dim = st.q.width, vectors = count * kGroupVectors;
-  for (int r = 0, rows; r < st.few.rows; r += rows) {
+  for (int r = 0, rows; r < st.few.rows; r += rows, ahead = nullptr) {
     rows = even_part(st.few.rows - r, kTileRows);
     with_rows<kTileRows>(rows, [&](auto tag) {
-      constexpr int R = decltype(tag)::count, N = kGroupTiles / R;
-      constexpr int kRest = N < kGroupVectors ? N : kGroupVectors;
+      constexpr int R = decltype(tag)::count, N = tile_vectors<C>(R);
       const Queries q = {st.packed + r * dim, dim, 1};
       float* to = out + r * kFewStride;
+      const auto next = [&](int64_t v) { return ahead ? ahead + v * kLanes * dim * (int64_t)sizeof(C) : nullptr; };
       int64_t v = 0;
-      for (; v + N <= vectors; v += N) key_tile<R, N, true>(q, dim, keys, v, to, kFewStride);
-      for (; v + kRest <= vectors; v += kRest) key_tile<R, kRest, true>(q, dim, keys, v, to, kFewStride);
-      for (; v < vectors; v++) key_tile<R, 1, true>(q, dim, keys, v, to, kFewStride);
+      for (; v + N <= vectors; v += N) key_tile<R, N>(q, dim, keys, v, to, kFewStride, next(v));
+      for (; v < vectors; v++) key_tile<R, 1>(q, dim, keys, v, to, kFewStride, next(v));
     });
   }
 }
@@ -107,8 +112,8 @@ MMHA_APART void group_lanes(const float* group, const float* scales, int64_t ski
       constexpr int kMost = kGroupTiles / kGroupVectors < kPanel ? kGroupTiles / kGroupVectors : kPanel;
       rows = even_part(kPanel - r, kMost);
       with_rows<kMost>(rows, [&](auto tag) {
-        key_tile<decltype(tag)::count, kGroupVectors, false>({q + r, 1, kPanel}, st.q.width, group, 0,
-                                                             scores + r * kGroup, kGroup);
+        key_tile<decltype(tag)::count, kGroupVectors>({q + r, 1, kPanel}, st.q.width, group, 0, scores + r * kGroup,
+                                                      kGroup, nullptr);
       });
     }
     for (int lane = 0; lane < kPanel; lane += kLanes) {
@@ -194,25 +199,34 @@ struct CachedRows {
       int64_t done = 0;
       if (skip) {  // the group's first keys are others
         float whole[kLanes * kFewStride];
-        few_group_scores(group, 1, st, whole);
+        few_group_scores(group, 1, st, whole, nullptr);
         done = min64(kGroup - skip, p.count);
         for (int i = 0; i < st.few.rows; i++)
           for (int64_t x = 0; x < done; x++) to[i * kFewStride + x] = whole[i * kFewStride + skip + x];
         group += dim * kGroup;
       }
-      if (done < p.count) few_group_scores(group, (p.count - done + kGroup - 1) / kGroup, st, to + done);
+      if (done < p.count)
+        few_group_scores(group, (p.count - done + kGroup - 1) / kGroup, st, to + done,
+                         reinterpret_cast<const char*>(p.values + done * width));
       if (kScaled) scale_rows(p.key_scales, part, st.few.scores, kFewStride, 1, st.few.rows);
     });
   }
 
-  void add_few(const Tile& tile, const Run& run, ForwardState& st) const {
+  void add_few(const Tile& tile, const Run& run, const Tile* next, ForwardState& st) const {
     for_each_piece(tile, run, kForwardKeys, [&](const Piece& p, const Run& part) {
       if (kScaled) scale_rows(p.value_scales, part, st.few.weights, st.few.weight_row, st.few.weight_key, st.few.rows);
-      add_few_values(p.values, width, width, part, tile, st);
+      add_few_values(p.values, width, width, part, tile, keys_ahead(part.first, next), st);
     });
   }
 
  private:
+  // The next tile's keys behind its first `done`.
+  const C* keys_ahead(int64_t done, const Tile* next) const {
+    if (!next || next->first + done >= next->last) return nullptr;
+    const Piece p = piece(next->first + done, next->last);
+    return p.keys + p.slot / kGroup * dim * kGroup;
+  }
+
   // A number a key, to scores or probabilities: rows whose keys stand side by side, or a vector of rows a key.
   static void scale_rows(const float* scales, const Run& part, float* x, int64_t row, int64_t key, int rows) {
     const int64_t count = part.last - part.first;

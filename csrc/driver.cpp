@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "pages.h"
 #include "parallel.h"
 
 namespace mmha {
@@ -318,13 +319,15 @@ double probe_fma_gflops(int threads, double seconds) {
 
 double probe_read_gbytes(int64_t bytes, int threads) {
   const KernelTable& kernel = kernels();
-  std::vector<float> data(bytes / sizeof(float), 1.0f);
-  const int64_t part = (int64_t)data.size() / threads;
+  const int64_t part = bytes / (int64_t)sizeof(float) / threads;
+  const std::unique_ptr<float[]> data(new float[part * threads]);
+  prefer_large_pages(data.get(), bytes);  // as caches are kept
+  std::fill_n(data.get(), part * threads, 1.0f);
   volatile float sink = 0;
   double best = 0;
   for (int round = 0; round < 5; round++) {
     const double t = now();
-    run(threads, threads, [&](int64_t i, int) { sink = kernel.probe_read(data.data() + i * part, part); });
+    run(threads, threads, [&](int64_t i, int) { sink = kernel.probe_read(data.get() + i * part, part); });
     best = std::max(best, (double)(part * threads * (int64_t)sizeof(float)) / (now() - t) * 1e-9);
   }
   return best;

@@ -115,14 +115,14 @@ static inline void few_softmax_lanes(Tile& tile, ForwardState& st) {
   if (st.adjust.drops()) drop_tile(tile, st);
 }
 
-// O += P V of one run; v is the row of its first key. A value that is not finite meets only the rows that see it, for
+// O += P V of one run; v is the row of its first key. Unless `ahead` is nullptr, memory from there on is asked for
+// meanwhile, as much as is read. A value that is not finite meets only the rows that see it, for
 // 0 * inf is NaN.
 template <class E>
 static inline void add_few_values(const E* v, int64_t stride, int64_t width, const Run& run, const Tile& tile,
-                                  ForwardState& st) {
-  // Rows of V stay in L1 while O's columns pass over them, and so do those that are asked for meanwhile.
-  const bool asks = stride == width && (st.few.rows > 1 || !kIsFloat<E>);
-  const int64_t block = asks ? max64(16, min64(32, 8192 / (int64_t)(width * sizeof(E)))) : 32;
+                                  const E* ahead, ForwardState& st) {
+  // Rows of V stay in L1 while O's columns pass over them.
+  const int64_t block = max64(16, min64(32, 8192 / (int64_t)(width * sizeof(E))));
   const int64_t wide = wide_width(width);
   const bool full = tile.is_full();
   const auto row = [&](int64_t j) { return v + (j - run.first) * stride; };
@@ -135,7 +135,7 @@ static inline void add_few_values(const E* v, int64_t stride, int64_t width, con
     const float* p = few.weights + j * few.weight_key;
     if (!poison) {
       outer(ProductOf<E>{p, few.weight_row, few.weight_key, few.rows, row(j), stride, next - j, few.out, wide, width,
-                         asks ? row(j) + 32 * width : nullptr});
+                         ahead ? ahead + (j - run.first) * width : nullptr});
       continue;
     }
     for (int i = 0; i < few.rows; i++)
@@ -145,7 +145,7 @@ static inline void add_few_values(const E* v, int64_t stride, int64_t width, con
 
 // One tile of a block of few rows.
 template <class S>
-static inline void attend_few(const S& source, Tile& tile, ForwardState& st) {
+static inline void attend_few(const S& source, Tile& tile, const Tile* next, ForwardState& st) {
   const bool along_keys = tile.is_full() && !st.adjust.scores() && !st.adjust.drops();
   for (int r = 0; r < tile.runs; r++) source.few_scores(tile, tile.run[r], st);
   st.few.weights = along_keys ? st.few.scores : st.p;
@@ -158,7 +158,7 @@ static inline void attend_few(const S& source, Tile& tile, ForwardState& st) {
       float* at = st.few.out + i * wide_width(source.width) + d;
       store(at, mul(load(at), set1(st.rescale[i])));
     }
-  for (int r = 0; r < tile.runs; r++) source.add_few(tile, tile.run[r], st);
+  for (int r = 0; r < tile.runs; r++) source.add_few(tile, tile.run[r], next, st);
 }
 
 // The chunk's output in the layout of forward.h; the next chunk starts at 0.

@@ -40,8 +40,10 @@ struct PlainRows {
   void few_scores(const Tile& tile, const Run& run, ForwardState& st) const {
     mmha::few_scores(k + (tile.first + run.first) * k_stride, k_stride, run, st);
   }
-  void add_few(const Tile& tile, const Run& run, ForwardState& st) const {
-    add_few_values(v + (tile.first + run.first) * v_stride, v_stride, width, run, tile, st);
+  void add_few(const Tile& tile, const Run& run, const Tile*, ForwardState& st) const {
+    const E* row = v + (tile.first + run.first) * v_stride;
+    const bool asks = v_stride == width && (st.few.rows > 1 || !kIsFloat<E>);
+    add_few_values(row, v_stride, width, run, tile, asks ? row + 32 * width : nullptr, st);
   }
 };
 
@@ -57,10 +59,10 @@ static inline void score_tile(const S& source, Tile& tile, ForwardState& st) {
 }
 
 template <class S>
-static inline void attend_tile(const S& source, Tile& tile, ForwardState& st) {
+static inline void attend_tile(const S& source, Tile& tile, const Tile* next, ForwardState& st) {
   if (st.few.rows) {
     for (int i = 0; i < kForwardRows; i++) st.tile_top[i] = st.chunk.top[i];
-    return attend_few(source, tile, st);
+    return attend_few(source, tile, next, st);
   }
   score_tile(source, tile, st);
   for (int p = 0; p < st.q.panels; p++) softmax_tile(tile, p, st);
@@ -159,10 +161,12 @@ static inline void attend_range(const ForwardArgs& a, const Place& where, const 
                [&](int i) { return plan_row(a.plan, where.b, where.head(i), where.query(i)); });
   walk.within(first, last);
   st.chunk.clear(value_dim);
-  Tile tile;
+  Tile tiles[2];
   int64_t chunk = -1;
-  bool merged = false;
-  while (walk.next(tile)) {
+  bool merged = false, more = walk.next(tiles[0]);
+  for (int at = 0; more; at ^= 1) {
+    Tile& tile = tiles[at];
+    more = walk.next(tiles[at ^ 1]);
     if (chunk >= 0 && tile.first / kChunkKeys != chunk) {
       if (st.few.rows) end_few_chunk(value_dim, st);
       if (!merged) st.total.clear(value_dim);
@@ -170,7 +174,7 @@ static inline void attend_range(const ForwardArgs& a, const Place& where, const 
       merged = true;
     }
     chunk = tile.first / kChunkKeys;
-    attend_tile(source, tile, st);
+    attend_tile(source, tile, more ? &tiles[at ^ 1] : nullptr, st);
   }
   if (st.few.rows) end_few_chunk(value_dim, st);
   if (merged) return merge_chunk(value_dim, st.q.panels, st);

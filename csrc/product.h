@@ -27,7 +27,7 @@ MMHA_INLINE void outer_tile(const float* a, int64_t a_row, int64_t a_sum, const 
     if (ahead) {
       constexpr int64_t slice = NV * kLanes;
 #pragma GCC unroll 8
-      for (int64_t y = 0; y < slice; y += (int64_t)(64 / sizeof(E))) __builtin_prefetch(ahead + x * slice + y);
+      for (int64_t y = 0; y < slice; y += (int64_t)(64 / sizeof(E))) ask(ahead + x * slice + y);
     }
     if constexpr (R < NV) {  // whichever are fewer wait in registers
       Vec w[R];
@@ -73,15 +73,18 @@ struct ProductOf {
 };
 using Product = ProductOf<float>;
 
+// Rows that take 8 vectors at a time: as many as leave a register.
+constexpr int kLongRows = kLanes == 16 ? 2 : 1;
+
 template <int NV, bool Part, class E>
 static inline void outer_columns(const ProductOf<E>& m, int64_t column, int part) {
-  constexpr int kRows = NV > kGemmVectors ? (NV == 8 ? 1 : NV == 6 ? 2 : 3) : kGemmRows;
+  constexpr int kRows = NV > kGemmVectors ? (NV == 8 ? kLongRows : NV == 6 ? 2 : 3) : kGemmRows;
   for (int64_t r = 0; r < m.rows; r += kRows) {
     const int n = (int)(m.rows - r < kRows ? m.rows - r : kRows);
     with_rows<kRows>(n, [&](auto rows) {
       outer_tile<decltype(rows)::count, NV, Part>(m.a + r * m.a_row, m.a_row, m.a_sum, m.b + column, m.b_stride,
                                                   m.count, m.c + r * m.c_stride + column, m.c_stride, part,
-                                                  m.ahead ? m.ahead + column * m.count : nullptr);
+                                                  m.ahead && r == 0 ? m.ahead + column * m.count : nullptr);
     });
   }
 }
@@ -90,7 +93,8 @@ static inline void outer_columns(const ProductOf<E>& m, int64_t column, int part
 template <class E>
 MMHA_APART void outer(const ProductOf<E>& m) {
   int64_t column = 0;
-  if (m.rows == 1)  // too few rows to hide an FMA's latency behind each other
+  // Rows of b are read from one end to the other; and too few rows do not hide an FMA's latency behind each other.
+  if (m.rows == 1 || (kLongRows == 2 && kIsFloat<E> && (m.rows == 2 || m.rows == 4)))
     for (; column + 8 * kLanes <= m.width; column += 8 * kLanes) outer_columns<8, false>(m, column, 0);
   else if (m.rows == 2 || (m.rows == 4 && kIsFloat<E>))
     for (; column + 6 * kLanes <= m.width; column += 6 * kLanes) outer_columns<6, false>(m, column, 0);

@@ -16,6 +16,7 @@ from mmha.ops.watch import outside_graphs
 CACHE_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 GROUP = 16  # keys that stand side by side (csrc/cache.h)
 MAX_HEAD_DIM = 512
+LARGE_PAGE = 2 << 20  # bytes
 MAX_LENGTH = 2**31 - 1
 
 
@@ -30,6 +31,9 @@ class Memory:
             self.keys = torch.empty(blocks, kv_heads, self.groups, dims[0], GROUP, dtype=dtype, device="cpu")
             self.values = torch.empty(blocks, kv_heads, slots, dims[1], dtype=dtype, device="cpu")
             self.scales = torch.empty(scales, dtype=torch.float32, device="cpu")
+        for x in (self.keys, self.values):  # before anything is written there: a step walks over all of it
+            if x.nbytes >= LARGE_PAGE:
+                _kernels.prefer_large_pages(x.data_ptr(), x.nbytes)
 
     def tensors(self) -> list[Tensor]:
         """All of it, block by block along the first dimension."""
