@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmha import _kernels
 from mmha.bench import measure
 from mmha.cli import app
 
@@ -59,6 +60,7 @@ def test_table_json_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--filter", "documents 8192"], "`filter`: expected words that stand together in a row of mmha bench"),
         (["--plot", "a.xyz"], "`--plot`: expected a file ending in "),
         (["--threads", "-1"], "--threads"),
+        (["--isa", "avx3"], "`--isa`: expected "),
     ],
 )
 def test_refused_before_measuring(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +78,10 @@ def test_the_best_probe_of_the_run_counts_for_every_row(tmp_path: Path, monkeypa
     run = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     # One probe at the start, then one before and one after each of two rows.
     assert [run["limits"]["fma_gflops"], *(row["limit_gflops"] for row in run["rows"])] == [104.0] * 3
+
+
+def test_another_instruction_set_for_a_run(tmp_path: Path) -> None:
+    before, results = _kernels.isa(), tmp_path / "bench.json"
+    assert app.run(["bench", *SHORT, "--isa", "scalar", "--json", str(results)]) == 0
+    assert json.loads(results.read_text(encoding="utf-8"))["machine"]["kernels"]["isa"] == "scalar"
+    assert _kernels.isa() == before

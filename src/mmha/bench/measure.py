@@ -17,7 +17,7 @@ from typing import get_args
 
 import torch
 
-from mmha import _kernels
+from mmha import _kernels, checks
 from mmha.bench import agree, decode, features, masked
 from mmha.bench.cases import Case, Kind, Unit
 from mmha.bench.contest import Contest, Work
@@ -129,6 +129,18 @@ def thread_count(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    """Run our kernels, and the probe of the machine's limit, for this instruction set, "" = the one in use."""
+    if isa:
+        checks.one_of("isa", isa, tuple(_kernels.available()))
+    before = _kernels.select(isa or _kernels.isa())
+    try:
+        yield
+    finally:
+        _kernels.select(before)
 
 
 def probe(threads: int) -> Limits:

@@ -22,6 +22,7 @@ EXAMPLES = examples(
     "mmha bench --quick",
     "mmha bench --filter 'forward causal bf16'",
     "mmha bench --threads 1 --json results.json --plot results.png",
+    "mmha bench --filter 'forward none f32' --isa avx2",
 )
 HEADER = (
     f"{'':<10}{'BxH':>7}{'L':>9}{'D':>4}{'':>5}{'torch ms':>9}{'mmha ms':>9}"
@@ -39,6 +40,9 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.0, help="Time for a row, of 5 rounds or more, 3 if those are long.")
     ] = 2.0,
+    isa: Annotated[
+        str, typer.Option(metavar="NAME", help="Our kernels for this instruction set; `mmha info` names them.")
+    ] = "",
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every sample and the machine to FILE.")
     ] = None,
@@ -56,20 +60,29 @@ def bench(
     chosen = choose(words, quick)
     writable("--json", json)
     drawable("--plot", plot)
-    limits, rows = run(chosen, threads, min(seconds, QUICK_SECONDS) if quick else seconds)
-    if json is not None:
-        import json as codec
+    from mmha import checks
+    from mmha.bench.measure import instruction_set
 
-        from mmha import checkpoint
-        from mmha.bench.record import record
-
-        checkpoint.write(json, (codec.dumps(record(limits, rows), indent=1) + "\n").encode())
-        print(f"wrote {json}")
+    with checks.renamed(isa="--isa"), instruction_set(isa):
+        limits, rows = run(chosen, threads, min(seconds, QUICK_SECONDS) if quick else seconds)
+        if json is not None:
+            write(json, limits, rows)
     if plot is not None:
         from mmha.bench.chart import draw
 
         draw(limits, rows, plot)
         print(f"wrote {plot}")
+
+
+def write(path: Path, limits: Limits, rows: Sequence[Row]) -> None:
+    """Every sample and the machine, as JSON."""
+    import json
+
+    from mmha import checkpoint
+    from mmha.bench.record import record
+
+    checkpoint.write(path, (json.dumps(record(limits, rows), indent=1) + "\n").encode())
+    print(f"wrote {path}")
 
 
 def choose(words: str, quick: bool) -> tuple[Case, ...]:
