@@ -9,6 +9,7 @@ over it. The weights are as drawn: what a frame costs does not depend on them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -27,12 +28,12 @@ from mmha.models.mhanet.frames import RATE, SHIFT
 MINUTE = 60 * RATE // SHIFT  # frames
 
 
-def measure(size: str, minutes: int) -> list[dict[str, Any]]:
+def measure(size: str, weights: str, minutes: int) -> list[dict[str, Any]]:
     """Milliseconds a frame, median and 99th of 100, and memory in MB: in the first minute and in the last."""
     torch.manual_seed(0)
     net = mhanet.MHANet(mhanet.BUILDERS[size]())
     net.deviation.fill_(25.0)
-    stream = mhanet.Enhancer(net).stream()
+    stream = mhanet.Enhancer(net, weights=weights).stream()
     sound = 0.1 * torch.randn(MINUTE * SHIFT)
     rows = []
     for minute in range(1, minutes + 1):
@@ -44,14 +45,15 @@ def measure(size: str, minutes: int) -> list[dict[str, Any]]:
         if minute in (1, minutes):
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             slowest = sorted(costs)[99 * len(costs) // 100]
-            rows.append({"size": size, "minute": minute, "ms": median(costs), "p99_ms": slowest, "memory_mb": memory})
+            figures = {"ms": median(costs), "p99_ms": slowest, "memory_mb": memory}
+            rows.append({"size": size, "weights": weights, "minute": minute, **figures})
     return rows
 
 
 def line(row: dict[str, Any]) -> str:
     speed = 1000 * SHIFT / RATE / row["ms"]
     cells = (f"{row['ms']:.2f}", f"{row['p99_ms']:.2f}", f"{speed:.0f}", f"{row['memory_mb']:.0f}")
-    return f"| {row['size']} | {row['minute']} | {' | '.join(cells)} |"
+    return f"| {row['size']} | {row['weights']} | {row['minute']} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -61,11 +63,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| network | minute | ms a frame, median | 99th of 100 | x real time | memory, MB |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| network | weights | minute | ms a frame, median | 99th of 100 | x real time | memory, MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     rows = []
-    for size in options.sizes:
-        found = measure(size, options.minutes)
+    for size, weights in itertools.product(options.sizes, ("float32", "bfloat16")):
+        found = measure(size, weights, options.minutes)
         print("\n".join(map(line, found)), flush=True)
         rows += found
     if options.json:

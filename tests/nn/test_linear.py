@@ -135,6 +135,20 @@ def test_a_matrix_read_from_afar_is_arranged_though_it_is_small(vendor: Path, ro
     assert (made(x) - wanted).norm() <= 2e-6 * wanted.norm()
 
 
+@pytest.mark.parametrize("rows", [0, 1, 83])
+@pytest.mark.parametrize("relu", [True, False])
+def test_an_arranged_matrix_in_bfloat16_rounds_what_it_takes_and_gives(vendor: Path, rows: int, relu: bool) -> None:
+    x, weight, bias = torch.randn(rows, K), torch.randn(5 * M, K), torch.randn(5 * M)
+    made = Arranged(weight, bias, rows=11, relu=relu, dtype=torch.bfloat16)
+    assert made.arranged is not None
+    out = made(x)
+    wanted = F.linear(x.bfloat16().double(), weight.bfloat16().double(), bias.bfloat16().double())
+    wanted = wanted.relu() if relu else wanted
+    assert out.dtype == torch.float32
+    assert out.bfloat16().float().equal(out)
+    assert (out - wanted).norm() <= 2**-8 * wanted.norm()
+
+
 def test_an_arranged_matrix_is_that_of_its_time_and_has_no_gradient(vendor: Path) -> None:
     weight, x = drawn(5 * M, K), torch.randn(11, K)
     made = Arranged(weight, rows=11)

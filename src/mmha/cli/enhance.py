@@ -25,6 +25,7 @@ Noisy = Annotated[str, typer.Argument(metavar="NOISY", help="A sound file, a fol
 Clean = Annotated[str, typer.Argument(metavar="CLEAN", help="Where to: a file or folder, or - for raw samples.")]
 Gain = Annotated[str, typer.Option(help="mmse-lsa, mmse-stsa, wf, srwf, cwf, irm or ibm (leaves least noise).")]
 Window = Annotated[int | None, typer.Option(help="Frames of 16 ms to look back on. Default: the model's.")]
+Weights = Annotated[str, typer.Option(help="float32, or bfloat16: faster on CPUs that multiply it, less exact.")]
 Model = Annotated[Path | None, typer.Option(metavar="FILE", help="A model from `mmha train speech`.")]
 Rate = Annotated[int | None, typer.Option(help=f"With - for NOISY: its samples a second. Default {RATE}.")]
 Channels = Annotated[int | None, typer.Option(help=f"With - for NOISY: its channels. Default {CHANNELS}.")]
@@ -40,6 +41,7 @@ def enhance(
     clean: Clean,
     gain: Gain = "mmse-lsa",
     window: Window = None,
+    weights: Weights = "float32",
     model: Model = None,
     rate: Rate = None,
     channels: Channels = None,
@@ -58,8 +60,8 @@ def enhance(
     checks.require(clean != PIPE or not json, "--json", "it with a file for CLEAN", "it with -")
     checks.require(not piped or plot is None, "--plot", "it with files", "it with -")
     drawable("--plot", plot)
-    with checks.renamed(gain="--gain", window="--window"):
-        enhancer = _enhancer(model, gain, window)
+    with checks.renamed(gain="--gain", window="--window", weights="--weights"):
+        enhancer = _enhancer(model, gain, window, weights)
     if piped:
         from mmha.cli import enhance_pipe
 
@@ -70,7 +72,7 @@ def enhance(
     raise typer.Exit(enhance_files.run(enhancer, Path(noisy), Path(clean), plot, json))
 
 
-def _enhancer(model: Path | None, gain: str, window: int | None) -> Enhancer:
+def _enhancer(model: Path | None, gain: str, window: int | None, weights: str) -> Enhancer:
     from mmha.models.mhanet import Enhancer, load
 
-    return Enhancer(load() if model is None else load(model), gain, window)
+    return Enhancer(load() if model is None else load(model), gain, window, weights)

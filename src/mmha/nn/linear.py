@@ -78,24 +78,39 @@ class Arranged:
     of them later changes nothing, and they have no gradient.
 
     Args: weight float32 (M, K); bias (M,); rows, about as many as x will have; is_far, whether a call finds the weights
-        outside the core's own cache each time, because others are used in between: then arranging pays for small ones.
-    Shapes: x float32 (N, K) → (N, M).
+        outside the core's own cache each time, because others are used in between: then arranging pays for small ones;
+        dtype, bfloat16 to read half the bytes: x, W and b are then rounded to it, and so is the result.
+    Shapes: x float32 (N, K) → (N, M) float32.
 
     >>> Arranged(torch.ones(5, 3), -torch.arange(5.0), rows=2, relu=True)(torch.ones(2, 3))[0]
     tensor([3., 2., 1., 0., 0.])
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, *, rows: int, relu: bool = False, is_far: bool = False
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        rows: int,
+        relu: bool = False,
+        is_far: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        fits = weight.dtype == torch.float32
+        self.narrow = dtype if fits and dtype != torch.float32 else None
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        if self.narrow is not None:
+            self.weight, self.bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
         self.relu, self.arranged = relu, None
         self.fewest = FEWEST_FAR if is_far else FEWEST_ARRANGED
         pays = rows * weight.numel() >= self.fewest
-        if pays and weight.dtype == torch.float32 and is_plain(self.weight) and _is_slow_on_mkl():
+        if pays and fits and is_plain(self.weight) and _is_slow_on_mkl():
             self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self._made(x) if self.narrow is None else self._made(x.to(self.narrow)).to(x.dtype)
+
+    def _made(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[0], self.weight.shape[0]
         is_small = x.numel() * columns < (self.fewest if rows > 1 else 2 * self.fewest)
         if self.arranged is None or is_small or x.requires_grad or torch.is_autocast_enabled("cpu"):

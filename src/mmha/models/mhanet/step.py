@@ -23,14 +23,15 @@ class Step:
     The published network reads 16 MB of weights a frame. That they were read last time is of no use: no cache near the
     CPU's core holds them all. So a frame costs what reading them costs, and how they lie in memory decides.
 
-    The weights are those of now: what is made of them later changes nothing.
+    In bfloat16 the products read half the bytes, and round what they take and give. The weights are those of now: what
+    is made of them later changes nothing.
     """
 
-    def __init__(self, model: MHANet) -> None:
-        self.first = _arranged(model.project_in)
+    def __init__(self, model: MHANet, dtype: torch.dtype = torch.float32) -> None:
+        self.first = _arranged(model.project_in, dtype)
         self.norm = _Norm(model.norm)
-        self.blocks = [_BlockStep(block) for block in model.blocks if isinstance(block, Block)]
-        self.last = _arranged(model.project_out)
+        self.blocks = [_BlockStep(block, dtype) for block in model.blocks if isinstance(block, Block)]
+        self.last = _arranged(model.project_out, dtype)
 
     def __call__(self, magnitudes: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Logits (B, T, 257) of the next T frames, float32 (B, T, 257)."""
@@ -44,12 +45,12 @@ class Step:
 class _BlockStep:
     """One block; rows of x (B·T, width) are the frames of the batch, one after the other."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, dtype: torch.dtype) -> None:
         attend = block.attention
         self.heads = attend.heads
-        self.project_in, self.project_out = _arranged(attend.project_in), _arranged(attend.project_out)
+        self.project_in, self.project_out = (_arranged(x, dtype) for x in (attend.project_in, attend.project_out))
         self.norm_attention, self.norm_feed_forward = _Norm(block.norm_attention), _Norm(block.norm_feed_forward)
-        self.up, self.down = _arranged(block.up, relu=True), _arranged(block.down)
+        self.up, self.down = _arranged(block.up, dtype, relu=True), _arranged(block.down, dtype)
 
     def __call__(self, x: Tensor, batch: int, cache: KVCache) -> Tensor:
         rows, width = x.shape
@@ -74,5 +75,5 @@ class _Norm:
         return torch.layer_norm(x, self.shape, self.weight, self.bias, self.eps, False)
 
 
-def _arranged(layer: nn.Linear, relu: bool = False) -> Arranged:
-    return Arranged(layer.weight, layer.bias, rows=ROWS, relu=relu, is_far=True)
+def _arranged(layer: nn.Linear, dtype: torch.dtype, relu: bool = False) -> Arranged:
+    return Arranged(layer.weight, layer.bias, rows=ROWS, relu=relu, is_far=True, dtype=dtype)

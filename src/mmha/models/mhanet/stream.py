@@ -15,6 +15,7 @@ WINDOW = 256  # frames that a stream looks back on where the model has no window
 LATENCY = FRAME  # samples from a sound's coming in to its going out, 32 ms: a frame must be complete
 LOUDEST = 1e9  # beyond it squares of sums of squares leave float32
 MOST_CHANNELS = 64  # each takes a cache of its own
+WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AT_A_TIME = 64  # frames that go through the network together when so many have come in
 
 
@@ -22,19 +23,23 @@ class Enhancer:
     """A trained network, and the gain with which its a-priori SNR is put to use.
 
     Args: model, whose weights are taken as they are now; gain, one of `gains.GAINS`; window, the frames that a frame
-        sees, itself among them, None = the model's, or 256 (4.1 s) where the model has none.
-    Raises: ValueError for another gain, or a model that looks ahead.
+        sees, itself among them, None = the model's, or 256 (4.1 s) where the model has none; weights, "bfloat16" to
+        read half the bytes a frame, which is faster on CPUs that multiply bfloat16 and moves gains by tenths of a dB.
+    Raises: ValueError for another gain or weights, or a model that looks ahead.
 
     >>> from mmha.models.mhanet import small
     >>> Enhancer(MHANet(small())).enhance(torch.zeros(1000)).shape
     torch.Size([1000])
     """
 
-    def __init__(self, model: MHANet, gain: str = "mmse-lsa", window: int | None = None) -> None:
+    def __init__(
+        self, model: MHANet, gain: str = "mmse-lsa", window: int | None = None, weights: str = "float32"
+    ) -> None:
         checks.one_of("gain", gain, tuple(GAINS))
+        checks.one_of("weights", weights, tuple(WEIGHTS))
         checks.require(model.config.causal, "model", "a causal one, for a stream", "one that looks ahead")
         self.model, self.gain = model.eval(), gain
-        self.step, self.table = Step(model), Table(gain)
+        self.step, self.table = Step(model, WEIGHTS[weights]), Table(gain)
         own = model.config.window or WINDOW
         self.window = own if window is None else checks.integer("window", window, 1, model.config.window)
 
