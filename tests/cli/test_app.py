@@ -55,6 +55,7 @@ def test_help_of_a_command_says_what_it_does(path: tuple[str, ...], capsys: pyte
     assert app.run([*path, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Usage: mmha {' '.join(path)}" in text
+    assert re.findall(r"^  \S+ .*\.\.\.$", text, re.MULTILINE) == []  # a list of commands says each to its end
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)

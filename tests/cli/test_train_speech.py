@@ -98,3 +98,14 @@ def test_bad_input_is_one_line(folders: tuple[Path, Path], tmp_path: Path, capsy
     (folders[1] / "bad.wav").write_bytes(b"RIFF no sound")
     assert str(folders[1] / "bad.wav") in refused(command(folders, out), capsys)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("which", [["train", "speech"], ["train", "translate"], ["fmri", "fit", "--data", "haxby"]])
+def test_lightning_is_missed_before_data_is_fetched(
+    which: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setenv("MMHA_DATA", str(tmp_path / "none"))
+    assert app.run([*which, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == 'mmha: this training needs Lightning: pip install "mmha[train]"\n'
+    assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,11 @@ app = typer.Typer(
 )
 
 
-@app.command("list", epilog=examples("mmha data list", "mmha data list --json"))
+@app.command(
+    "list",
+    short_help="List the sets of data, and which are here.",
+    epilog=examples("mmha data list", "mmha data list --json"),
+)
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
     """List the sets of data: what they are, where they come from, their licence, and which are here."""
     from mmha.cli.printing import console, print_json
@@ -40,7 +44,10 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON for prog
     out.print(f"folder: {registry.root()}", markup=False)
 
 
-@app.command(epilog=examples("mmha data get brown", "mmha data get prompts-en prompts-it city-noise"))
+@app.command(
+    short_help="Fetch sets of data into the cache.",
+    epilog=examples("mmha data get brown", "mmha data get prompts-en prompts-it city-noise"),
+)
 def get(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="One or more names from `mmha data list`.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
@@ -61,7 +68,7 @@ def get(
         print_json(folders)
 
 
-@app.command(epilog=examples("mmha data path brown"))
+@app.command(short_help="Print the folder of a set that was fetched.", epilog=examples("mmha data path brown"))
 def path(name: Annotated[str, typer.Argument(help="A name from `mmha data list`.")]) -> None:
     """Print the folder of a set that was fetched; fails when it was not."""
     from mmha.data import registry

@@ -26,8 +26,12 @@ class Job:
         self.out: Path = options["out"]
 
     def check(self) -> None:
-        """Raise ValueError or TypeError for options that do not go together, before anything is read."""
+        """Raise ImportError without Lightning, ValueError or TypeError for options that do not go together.
+
+        Before anything is read.
+        """
         from mmha.models.mamsm import BUILDERS
+        from mmha.train.run import require_lightning
 
         given, data = self.options["bold"] or [], self.options["data"]
         if data is None:
@@ -43,6 +47,7 @@ class Job:
         smooth = self.options["smooth"]
         checks.require(checks.number("--smooth", smooth) > 0, "--smooth", "seconds > 0", f"{smooth:g}")
         check_out(self.out / "hidden_values", self.options["resume"])
+        require_lightning()
 
     def run(self) -> dict[str, Any]:
         """All of it; what was found is in the folder, with its page. Returns: result.json."""

@@ -29,7 +29,9 @@ Prompts = Annotated[
     list[str] | None,
     typer.Argument(metavar="PROMPT", help="Texts to continue, each in quotes; else --file or standard input."),
 ]
-File = Annotated[Path | None, typer.Option(metavar="FILE", help="One more prompt: a file without its last line break.")]
+File = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="One more prompt: the text of FILE, without its last line break.")
+]
 Model = Annotated[str | None, typer.Option(metavar="NAME|FOLDER", help="A model from `mmha train lm`.")]
 Length = Annotated[int | None, typer.Option(help=f"The most tokens to write. Default {LENGTH}.")]
 Temperature = Annotated[float | None, typer.Option(help=f"0: always the most probable token. Default {TEMPERATURE}.")]

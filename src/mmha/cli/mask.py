@@ -53,7 +53,9 @@ def mask(
     batch: Annotated[int, typer.Option(min=1, help="Sequences, for masks that differ between them.")] = 1,
     heads: Annotated[int, typer.Option(min=1, help="Heads, for masks that differ between them.")] = 1,
     words: Annotated[str | None, typer.Option(help="Label rows and columns; the size is how many words.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it to FILE too (png, svg, pdf).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", metavar="FILE", help="Draw it to FILE too (png, svg, pdf).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print spans and counts as JSON for programs.")] = False,
 ) -> None:
     """Show what a mask means. Rows are queries, columns are keys; then how many pairs and tiles that is.

@@ -28,7 +28,9 @@ RATE, ENCODER_RATE, HEAD_FACTOR = 2e-3, 5e-4, 4.0
 
 
 def tagger(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished tagger.")] = Path("runs/tagger"),
+    out: Annotated[
+        Path, typer.Option("--out", "--output", help="Folder for checkpoints and the finished tagger.")
+    ] = Path("runs/tagger"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     size: Annotated[str | None, typer.Option(help="base (ships with mmha, default) or small.")] = None,
     encoder: Annotated[

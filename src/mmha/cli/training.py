@@ -32,11 +32,14 @@ def check_out(out: Path, resume: bool) -> None:
 def check_run(options: dict[str, Any]) -> int:
     """The number of processes of a run that goes through `train.run`.
 
-    Raises: ValueError when --minutes does not go together with what stands beside it, or as `check_out`.
+    Raises: ImportError without Lightning, before any data is fetched; ValueError when --minutes does not go together
+    with what stands beside it, or as `check_out`.
     """
     from mmha import checks
     from mmha.train import processes
+    from mmha.train.run import require_lightning
 
+    require_lightning()
     several = int(max(options["devices"] * options["nodes"], processes.world()))
     minutes, steps = options["minutes"], options["steps"]
     if minutes is not None:

@@ -38,7 +38,9 @@ Beam = Annotated[int, typer.Option(help="How many translations grow side by side
 Alpha = Annotated[float, typer.Option(help="Above 0: longer translations count for more, (5 + length)^alpha.")]
 NBest = Annotated[int, typer.Option(help="Print so many translations of each line: line ||| translation ||| score.")]
 Batch = Annotated[int, typer.Option(help="How many sentences are translated together.")]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write to FILE, whole or not at all.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "--out", metavar="FILE", help="Write to FILE, whole or not at all.")
+]
 Attention = Annotated[bool, typer.Option("--attention", help="Draw where each word of the translation looked.")]
 Layer = Annotated[int | None, typer.Option(help="With --attention: the decoder's layer, from 0; -1 is the last.")]
 Head = Annotated[int | None, typer.Option(help="With --attention: the head, from 0. Default: the mean of all.")]

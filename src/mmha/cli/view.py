@@ -39,7 +39,7 @@ Model = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE|FOLDER", help="A model of yours instead of the shipped one of its kind; repeatable."),
 ]
-Out = Annotated[Path, typer.Option(metavar="FILE", help="The page, written whole or not at all.")]
+Out = Annotated[Path, typer.Option("--out", "--output", metavar="FILE", help="The page, written whole or not at all.")]
 Serve = Annotated[bool, typer.Option("--serve", help="Serve it on this machine; the page then takes other texts.")]
 Port = Annotated[int | None, typer.Option(help="With --serve: the port (default: a free one).")]
 Open = Annotated[
