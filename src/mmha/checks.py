@@ -78,8 +78,11 @@ def require(condition: bool, argument: str, expected: str, got: object) -> None:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether the value is a torch tensor (or looks like one), found without importing torch."""
-    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "detach")
+    """Whether the value is a torch tensor (or looks like one), found without importing torch.
+
+    By attributes that torch's compiler knows of a tensor that it traces; torch 2.9 knows no methods in this way.
+    """
+    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "requires_grad")
 
 
 def shape_text(shape: Iterable[object]) -> str:

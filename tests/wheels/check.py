@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST_TOOLS = ("expecttest", "hypothesis", "matplotlib", "pytest", "pytest-xdist", "tokenizers")
+TEST_TOOLS = ("expecttest", "hypothesis", "matplotlib", "pytest", "setuptools", "tokenizers")  # Inductor: setuptools
 
 
 class Failed(Exception):

@@ -126,7 +126,8 @@ def aligned(x: Tensor, *, keys: bool = False) -> Tensor:
 
     BLAS rounds differently at different alignments, and a head must not depend on its place in the batch.
     """
-    return pad(x.detach().double(), (0, _room(x.shape[3]), 0, _room(x.shape[2]) if keys else 0)).contiguous()
+    room = (0, _room(x.shape[3]), 0, _room(x.shape[2])) if keys else (0, _room(x.shape[3]))
+    return pad(x.detach().double(), room).contiguous()  # torch 2.9 refuses to add nothing to an empty dimension
 
 
 def _room(size: int) -> int:
