@@ -82,7 +82,7 @@ def test_another_default_dtype() -> None:
 def test_another_default_device() -> None:
     """A cache is on the CPU, whatever torch makes its tensors on by default."""
     k, qkv, rows = torch.randn(B, HK, 3, D), torch.randn(B, (H + 2 * HK) * D), torch.tensor([1, 0])
-    q = torch.randn(B, H, 1, D)
+    q, beam = torch.randn(B, H, 1, D), torch.tensor([[0, 1, 1], [1, 1, 0]])
     results = []
     for device in ("cpu", "meta"):
         torch.set_default_device(device)
@@ -97,6 +97,9 @@ def test_another_default_device() -> None:
                 cache.reset([0])
                 out = mmha.attention(q, cache, mask=Causal() & Window(5), bias=ALiBi.standard(H))
                 results += [step, out, cache.positions(), *cache.to_dense()]
+            beams = KVCache(B, HK, 16, D)
+            beams.append(k, k)
+            results.append(masked_multihead_attention(qkv, beams, beam=beam))
         finally:
             torch.set_default_device("cpu")
     half = len(results) // 2
