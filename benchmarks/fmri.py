@@ -225,6 +225,9 @@ def slice_of_haxby(sizes: Sizes, journal: Journal, work: Path) -> dict[str, Any]
     for name, (model, scale, _) in (("trained", trained), ("drawn", drawn)):
         mine = {key: features[full] for key, full in (("log", name), ("weights", f"{name}, weights"))}
         seen[name] = journal(f"looks, {name}", lambda m=model, s=scale, f=mine: looks(data, m, s, f))
+    both = {name: features[name] for name in ("trained", "trained, weights")}
+    epochs = [sizes.epochs // 3, sizes.epochs, 3 * sizes.epochs]
+    decided = {"epochs": epochs, "r": journal("decision", lambda: methods.decision(data, runs, both, epochs))}
     decoded = journal("decoding", lambda: decoding(data, runs, labels, features))
     ways = every_way(data, shuffled, runs, features, sizes.epochs)
     table = time_courses(ways, runs, labels, journal)
@@ -239,7 +242,14 @@ def slice_of_haxby(sizes: Sizes, journal: Journal, work: Path) -> dict[str, Any]
         key = f"MAMSM, {name}"
         table |= time_courses({key: ways[key]}, runs, labels, journal)
     passes = {"steps": sizes.steps, "published_steps": sizes.published, "epochs": sizes.epochs, "longer": LONGER}
-    return {**passes, "hidden_values": hidden, "looks": seen, "time_courses": table, "decoding": decoded}
+    return {
+        **passes,
+        "hidden_values": hidden,
+        "looks": seen,
+        "decision": decided,
+        "time_courses": table,
+        "decoding": decoded,
+    }
 
 
 def score(found: Scores) -> dict[str, float]:

@@ -75,6 +75,21 @@ def stage_2(data: Data, features: torch.Tensor, chosen: Any, curves: Any, epochs
         return courses.Guided(model, features, data.values, curves, settings, folder, chosen).fit().hidden
 
 
+def decision(data: Data, runs: Any, features: dict[str, torch.Tensor], epochs: Sequence[int]) -> dict[str, list[float]]:
+    """What the features and the number of epochs were chosen by: r in runs 2 and 3, and 4 and 5, counted from 0, of
+    stage 2 fitted to the others without runs 0 and 1; for each of the features, by epochs."""
+    found: dict[str, list[float]] = {}
+    for name, made in features.items():
+        for count in epochs:
+            r = []
+            for first in (2, 4):
+                held = np.isin(runs, (first, first + 1))
+                courses = stage_2(data, made, ~held & (runs > 1), data.curves, count)
+                r.append(r_of(courses, data.curves, held))
+            found.setdefault(name, []).append(mean(r))
+    return found
+
+
 def regression(rows: Any, chosen: Any, curves: Any, runs: Any) -> Any:
     """Ridge regression of the curves on rows (n, T) of numbers, (T, n curves).
 

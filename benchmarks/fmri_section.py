@@ -30,6 +30,7 @@ COURSES = {
     "dictionary learning": "dictionary learning, best of 20",
     "timing": "no data: the mean curve at each volume's number",
 }
+DECIDED = {"trained": "logarithms", "trained, weights": "weights"}
 LOOKS = {
     "drawn": "as drawn",
     "trained": "trained",
@@ -112,6 +113,10 @@ def haxby(run: Mapping[str, Any], words: Words = ENGLISH) -> str:
             "",
             *_courses(found["time_courses"], words),
             "",
+            words["decision"],
+            "",
+            *_decision(found["decision"], words),
+            "",
             words["looks"].format(volumes=found["looks"]["drawn"]["volumes"]),
             "",
             *_looks(found["looks"], words),
@@ -136,6 +141,14 @@ def _courses(table: Mapping[str, Any], words: Words) -> list[str]:
             lines.append(
                 f"| {title(kind, words)} | " + " | ".join(f"{bold}{row[key]:.3f}{bold}" for key in keys) + " |"
             )
+    return lines
+
+
+def _decision(found: Mapping[str, Any], words: Words) -> list[str]:
+    heads = " | ".join(words["epochs"].format(count=count) for count in found["epochs"])
+    lines = [f"| | {heads} |", "|---|" + "--:|" * len(found["epochs"])]
+    for name, kind in DECIDED.items():
+        lines.append(f"| {title(kind, words)} | " + " | ".join(f"{r:.3f}" for r in found["r"][name]) + " |")
     return lines
 
 

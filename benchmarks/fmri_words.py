@@ -15,6 +15,9 @@ ENGLISH: Words = {
     "published": " The published size was trained for {steps} steps of 64 sentences; its error on hidden values is "
     "then {error:.3f}, faithful {faithful:.3f}, and {small:.3f} of `small`.",
     "courses": "| Pearson's r, mean of eight curves | fitted | held out | beyond timing | first two runs held out |",
+    "decision": "What decided on logarithms and on the number of epochs: r in runs 3 to 6, two at a time, of stage 2 "
+    "fitted to the rest of runs 3 to 12. Runs 1 and 2 had no part in it.",
+    "epochs": "{count} epochs",
     "looks": "Where [CLS] looks in the last layer: how many of {volumes} volumes (exp of the entropy), what share of "
     "the variance of log w the volume's number in its run explains (place), and after it the value itself; and R² of a "
     "voxel's own smoothed signal from its heads' features (one regression for all voxels, the place taken out).",
@@ -36,6 +39,11 @@ CHINESE: Words = {
     "published": "published 大小训练了 {steps} 步，每步 64 个句子；它在隐藏值上的误差为 {error:.3f}，faithful 为 "
     "{faithful:.3f}，`small` 为 {small:.3f}。",
     "courses": "| Pearson 的 r，八条曲线的平均 | 拟合 | 留出 | 时刻之外 | 留出最前两次扫描 |",
+    "decision": "用来决定取对数和轮次数的：第二阶段在第 3 至 12 次扫描的其余部分上拟合时，第 3 至 6 "
+    "次扫描中的 r，每次两次扫描。第 1、2 次扫描没有参与。",
+    "epochs": "{count} 个轮次",
+    "logarithms": "对数",
+    "weights": "权重",
     "looks": "[CLS] 在最后一层看向何处：{volumes} 个体积中的多少个（熵的 exp），体积在扫描中的编号说明 log w "
     "方差的多大份额（位置），其后值本身说明多少；以及由各头的特征得出体素自己的平滑信号的 R²（所有体素一个回归，"
     "去掉位置）。",
