@@ -88,6 +88,9 @@ def test_masks_trace_without_graph_breaks(program: torch.nn.Module) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("strict", [True, False])
 def test_masks_export(program: torch.nn.Module, strict: bool) -> None:
+    if strict and torch.__version__.startswith("2.9.") and program is carried:
+        pytest.skip("torch 2.9 exports no program that holds a tensor outside its module")
+
     class Module(torch.nn.Module):
         def forward(self, lengths: Tensor, flags: Tensor) -> Tensor:
             return program(lengths, flags)

@@ -160,6 +160,8 @@ class Module(torch.nn.Module):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_saves_and_loads(strict: bool) -> None:
+    if strict and torch.__version__.startswith("2.9."):
+        pytest.skip("torch 2.9 exports no program that holds a tensor outside its module")
     x, module = (*inputs(grad=False), torch.tensor([5, 2])), Module()
     program = torch.export.export(module, x, strict=strict)
     file = io.BytesIO()
