@@ -55,7 +55,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.h csrc/simd/*.h tests/native/*.cpp tests/native/*.h
 
-test-all: check docs native native-sanitized native-thread native-emulated $(VENV)/.dev
+test-all: check docs native native-sanitized native-thread native-emulated native-fuzz $(VENV)/.dev
 	$(PYTEST)
 
 # The site in site/ and, in Chinese, site/zh/: a warning is an error, a link that leads nowhere is a warning.
@@ -73,6 +73,18 @@ native-thread:
 	bash tests/native/run.sh thread
 native-emulated:
 	bash tests/native/run.sh emulated
+# Inputs drawn by libFuzzer, for a minute; it needs clang.
+.PHONY: native-fuzz fuzz-attention fuzz-readers
+native-fuzz:
+	bash tests/native/run.sh fuzz 60
+
+# A million random calls of mmha.attention, from where the last run stopped, and the table of docs/correctness.md; then
+# damaged files for every reader. Ten minutes of a quiet core, and five.
+fuzz-attention: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/attention_cases.py --cases 1000000 --json benchmarks/results/fuzz.json
+	$(BIN)/python benchmarks/fill_readme.py
+fuzz-readers: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/readers.py --cases 1000
 
 bench: $(VENV)/.installed
 	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png

@@ -16,6 +16,7 @@ import bert_section
 import decode_section
 import end_to_end_section
 import fmri_section
+import fuzz_section
 import growth_section
 import headline_section
 import long_section
@@ -40,6 +41,7 @@ PAGES = {
     "fmri": "docs/fmri.md",
     "fmri_simulation": "docs/fmri.md",
     "fmri_stage_1": "docs/fmri.md",
+    "fuzz": "docs/correctness.md",
     "speech": "docs/speech.md",
     "speech_ablation": "docs/speech.md",
     "streaming": "docs/speech.md",
@@ -62,6 +64,7 @@ WRITERS: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
     "fmri": (fmri_section, "haxby", ("fmri",)),
     "fmri_simulation": (fmri_section, "simulation", ("fmri",)),
     "fmri_stage_1": (fmri_section, "stage_1", ("fmri_stage_1",)),
+    "fuzz": (fuzz_section, "section", ("fuzz",)),
     "speech": (speech_section, "section", ("speech",)),
     "speech_ablation": (speech_section, "ablation", ("speech_ablation",)),
     "streaming": (speech_section, "streaming", ("streaming",)),

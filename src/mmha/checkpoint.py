@@ -101,7 +101,7 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
         document = json.loads(path.read_text("utf-8"))
         name, digest = document["tensors"], document["sha256"]
-        if Path(name).name != name:
+        if Path(name).name != name or not name.isprintable() or not name:
             raise ValueError("the tensors' name is not a plain file name")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a checkpoint, got a damaged document ({error})") from None
@@ -121,7 +121,7 @@ def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
     try:
         return unpack(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
         raise ValueError(f"{path}: expected safetensors, got a damaged file ({error})") from None
 
 
@@ -144,7 +144,7 @@ def narrow(state: dict[str, Tensor], tables: Collection[str] = ()) -> dict[str, 
     >>> packed["e"], packed["b"].dtype
     (tensor([[127,  -1],
             [  0,   0]], dtype=torch.int8), torch.float16)
-    >>> widen(packed)["e"]
+    >>> widen(packed, Path("e.json"))["e"]
     tensor([[127.,  -1.],
             [  0.,   0.]])
     """
@@ -160,8 +160,16 @@ def narrow(state: dict[str, Tensor], tables: Collection[str] = ()) -> dict[str, 
     return packed
 
 
-def widen(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float32 again."""
+def widen(packed: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of the file in float32 again.
+
+    Raises: ValueError when the scales of a table are not one a row.
+    """
+    for table, rows in packed.items():
+        scale = packed.get(scale_name(table))
+        if scale is not None and (rows.ndim != 2 or scale.shape != (rows.shape[0], 1)):
+            shapes = f"{tuple(scale.shape)} for {tuple(rows.shape)}"
+            raise ValueError(f"{path}: expected a scale for each row of {table}, got shapes {shapes}")
     state = {k: v.float() for k, v in packed.items()}
     for table in packed:
         if scale_name(table) in packed:
@@ -201,5 +209,6 @@ def fill(make: Callable[[], Model], weights: dict[str, Tensor], numbers: int, pa
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path}: expected the weights of these sizes, got others ({error})") from None
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path}: expected the weights of these sizes, got others ({said[:200]})") from None
     return model.eval()

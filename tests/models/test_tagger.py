@@ -127,7 +127,9 @@ def test_a_saved_tagger_comes_back_rounded(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model": "bert"}, "expected a tagger, got 'bert'"),
-        ({"config": {}}, "expected a tagger, got a document that does not fit"),
+        ({"config": {}}, "expected sizes that fit together, got others"),
+        ({"config": 3}, "expected sizes of a tagger, got 3"),
+        ({"lexicon": {}}, "expected a tagger, got a document that does not fit"),
         ({"lexicon": {"words": "a", "pieces": "b", "tags": "c"}}, "expected a lexicon of"),
     ],
 )

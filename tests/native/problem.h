@@ -99,8 +99,8 @@ struct Problem {
 
   static constexpr int64_t kWidth = 2 * 13 + 1;
 
-  Problem(const Case& which, DType dtype, int wanted) : c(which), features(wanted) {
-    std::mt19937 random(7);
+  Problem(const Case& which, DType dtype, int wanted, unsigned seed = 7) : c(which), features(wanted) {
+    std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     std::uniform_real_distribution<double> uniform;
     const Sizes& s = c.s;

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds and runs the native tests: run.sh plain | sanitized | thread | emulated
+# Builds and runs the native tests: run.sh plain | sanitized | thread | emulated | fuzz [SECONDS]
 #   thread: under ThreadSanitizer, on threads of our own (it cannot see what libgomp synchronises).
 #   emulated: AVX-512 through avx512_emulated.h, and NEON cross-compiled under qemu (g++-aarch64-linux-gnu, qemu-user).
 #             A missing tool is named and fails the run.
+#   fuzz: libFuzzer, with AddressSanitizer and UBSan, for 60 seconds or as many as are given. What fails is printed, and
+#             its input written to build/native: `build/native/fuzz build/native/crash-...` repeats it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=build/native
@@ -45,6 +47,24 @@ build() {
   $compiler $warned tests/native/test_cache.cpp "${objects[@]}" -pthread -ldl -o "$out/$name-cache"
   $compiler $warned tests/native/test_step.cpp "$out/$name-"{step,plan,spans}.o -o "$out/$name-steps"
   $compiler $warned tests/native/test_parallel.cpp "$out/$name-parallel.o" -pthread -ldl -o "$out/$name-parallel"
+}
+
+# The kernels are not optimised: clang takes minutes for what its sanitizers make of them then.
+build_fuzz() {
+  local checked="-std=c++20 -gline-tables-only -fno-sanitize-recover=all" objects=() target source
+  local watched="$checked -fsanitize=address,undefined,fuzzer-no-link"
+  while read -r target; do
+    local isa=${target%%:*} extra=""
+    [[ $target == *:* ]] && extra=${target#*:}
+    clang++ $watched -O0 -ffp-contract=off -w $extra -Icsrc -c "csrc/target_$isa.cpp" -o "$out/fuzz-$isa.o"
+    objects+=("$out/fuzz-$isa.o")
+  done < <(native_targets)
+  for source in $core; do
+    clang++ $watched -O1 -Icsrc -c "csrc/$source.cpp" -o "$out/fuzz-$source.o"
+    objects+=("$out/fuzz-$source.o")
+  done
+  clang++ $checked -O1 -fsanitize=address,undefined,fuzzer -Icsrc tests/native/fuzz_kernels.cpp "${objects[@]}" -pthread -ldl \
+    -o "$out/fuzz"
 }
 
 need() {
@@ -97,8 +117,15 @@ case $1 in
       qemu-aarch64 "$out/neon-parallel"
     fi
     ;;
+  fuzz)
+    need clang++ clang
+    build_fuzz
+    mkdir -p "$out/corpus"
+    "$out/fuzz" -max_total_time="${2:-60}" -max_len=256 -len_control=0 -timeout=60 -artifact_prefix="$out/" -print_final_stats=1 \
+      "$out/corpus"
+    ;;
   *)
-    echo "run.sh: expected plain, sanitized, thread or emulated, got '$1'" >&2
+    echo "run.sh: expected plain, sanitized, thread, emulated or fuzz, got '$1'" >&2
     exit 2
     ;;
 esac

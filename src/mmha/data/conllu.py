@@ -83,7 +83,7 @@ def _is_word(line: str, expected: int, where: str) -> bool:
         raise ValueError(f"{where}: expected a word's number such as {expected}, 1-2 or 1.1, got {columns[0]!r}")
     if found[1] is None or found[2] is not None:
         return False
-    if int(found[1]) != expected:
+    if columns[0] != str(expected):
         raise ValueError(f"{where}: expected word number {expected}, got {columns[0]}")
     if not columns[1].strip():
         raise ValueError(f"{where}: expected a word in column 2, got none")

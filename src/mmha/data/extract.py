@@ -7,16 +7,23 @@ a link, a device, an absolute path, a `..` or an archive that swells is refused.
 from __future__ import annotations
 
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 _CHUNK = 1 << 20
+# RuntimeError: a member that is encrypted, or packed in an unknown way; IndexError: one without a name.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, IndexError,
+    UnicodeError,
+)  # fmt: skip
 
 
 def extract(archive: Path, target: Path, inside: str, keep: Sequence[str], limit: int) -> None:
@@ -32,13 +39,13 @@ def extract(archive: Path, target: Path, inside: str, keep: Sequence[str], limit
             relative = _inside(name, inside)
             if relative is not None and any(fnmatchcase(relative.as_posix(), pattern) for pattern in keep):
                 room = _write(stream, target / relative, room, limit)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"expected a whole archive, got a damaged one: {archive.name} ({error})") from None
 
 
 def _inside(name: str, folder: str) -> PurePosixPath | None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in path.as_posix().partition("/")[0]:
         raise ValueError(f"expected paths inside the package, got {name!r}; nothing was kept")
     return path.relative_to(folder) if path.is_relative_to(folder) and path != PurePosixPath(folder) else None
 

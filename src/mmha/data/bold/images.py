@@ -144,17 +144,22 @@ def _open(path: Path, dimensions: int = 4) -> Any:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         found = nibabel.load(path, keep_file_open=True)  # else each slab would unpack the file from its beginning
-    except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError, OSError, zlib.error) as error:
+        shape, kind = tuple(getattr(found, "shape", ())), np.dtype(found.get_data_dtype())
+        affine = np.asarray(found.affine, np.float64)
+    except (  # HeaderDataError is no ValueError, and a code that nibabel does not know is a KeyError
+        nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, AttributeError, KeyError,
+        ValueError, OverflowError, EOFError, OSError, zlib.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path}: expected a NIfTI image, got another or a damaged file ({_line(error)})") from None
-    shape = tuple(getattr(found, "shape", ()))
     if dimensions == 3 and len(shape) > 3 and set(shape[3:]) == {1}:
         shape = shape[:3]
-    if len(shape) != dimensions or 0 in shape:
+    if len(shape) != dimensions or min(shape) < 1:
         letters = "(X, Y, Z, T)" if dimensions == 4 else "(X, Y, Z)"
         raise ValueError(f"{path}: expected a {dimensions}-D image {letters}, got shape {checks.shape_text(shape)}")
-    kind = np.dtype(found.get_data_dtype())
     if kind.kind not in "iuf":
         raise ValueError(f"{path}: expected an image of real numbers, got {kind}")
+    if not np.isfinite(affine).all():
+        raise ValueError(f"{path}: expected an affine of finite numbers, got NaN or infinity")
     # What a header claims takes memory: no more of it than the file can hold.
     most = path.stat().st_size * {".nii": 1, ".gz": DENSEST}.get(path.suffix, DENSEST)
     if math.prod(shape) * kind.itemsize > most:
@@ -183,7 +188,10 @@ def _tr(path: Path, found: Any, given: float | None) -> float:
         checks.require(fits, "tr", wanted, float(given))
         return float(given)
     zooms = found.header.get_zooms()
-    units = found.header.get_xyzt_units()[1] if hasattr(found.header, "get_xyzt_units") else "unknown"
+    try:
+        units = found.header.get_xyzt_units()[1] if hasattr(found.header, "get_xyzt_units") else "unknown"
+    except KeyError:
+        units = "of an unknown unit"
     said = float(zooms[3]) if len(zooms) > 3 else 0.0
     seconds = said * UNITS.get(units, 0.0)
     if not SHORTEST <= seconds <= LONGEST:
@@ -203,7 +211,7 @@ def _read(path: Path, proxy: Any, part: Any) -> Any:
     """Some of the numbers of a file, which may end too early."""
     try:
         return proxy[part]
-    except (EOFError, OSError, ValueError, zlib.error) as error:
+    except (EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
         raise ValueError(f"{path}: {ENDS_EARLY}") from error
 
 

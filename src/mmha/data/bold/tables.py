@@ -29,7 +29,11 @@ def cells(path: Path) -> dict[str, list[str]]:
     Raises: ValueError for a file that is no such table, naming the line; OSError when it cannot be read.
     """
     content = text.read(path)
-    rows = list(csv.reader(io.StringIO(content), delimiter="," if path.suffix == ".csv" else "\t"))
+    reader = csv.reader(io.StringIO(content), delimiter="," if path.suffix == ".csv" else "\t")
+    try:
+        rows = list(reader)
+    except csv.Error as error:  # a lone carriage return, a cell of more than 128 kB
+        raise ValueError(f"{path}: line {reader.line_num}: expected cells of a table, got others ({error})") from None
     while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
     if not rows:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmha.data.sound import flac
 from mmha.data.sound.whole import missing
-from mmha.resampling import resample
+from mmha.resampling import HIGHEST, LOWEST, resample
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 14  # samples a channel that are held at a time
@@ -85,6 +85,9 @@ class Reader:
             pass
         self._source = _source(path)
         self.info: Info = self._source.info
+        if not LOWEST <= self.info.rate <= HIGHEST:
+            self._source.close()
+            raise ValueError(f"{path}: expected a sound of {LOWEST} to {HIGHEST} Hz, got {self.info.rate} Hz")
 
     def __enter__(self) -> Reader:
         return self
@@ -210,7 +213,7 @@ class _Container:
 
     def _opened(self) -> Any:
         try:
-            return closing(self.av.open(str(self.path.absolute()), format=self.name))
+            return closing(self.av.open(str(self.path.absolute()), format=self.name, metadata_errors="replace"))
         except self.av.error.FFmpegError as error:
             raise _no_sound(self.path, error) from None
 

@@ -170,5 +170,6 @@ def load(path: Path) -> Tagger:
     try:
         model.head.load_state_dict({k: tensors[f"head.{k}"].float() for k in ("weight", "bias")})
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected the weights of a head of {len(tags)} tags, got others ({error})") from None
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path}: expected the weights of a head of {len(tags)} tags, got others ({said})") from None
     return model.eval()

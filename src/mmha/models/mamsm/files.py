@@ -39,5 +39,5 @@ def load(place: Path | str) -> tuple[MAMSM, Scale]:
     wanted = f"{path}: expected a scale of {config.vocabulary} tokens, got {scale.vocabulary}"
     if scale.vocabulary != config.vocabulary:
         raise ValueError(wanted)
-    weights = checkpoint.widen(checkpoint.tensors(data, path))
+    weights = checkpoint.widen(checkpoint.tensors(data, path), path)
     return checkpoint.fill(lambda: MAMSM(config), weights, config.parameters, path), scale

@@ -45,5 +45,5 @@ def load(place: Path | str) -> tuple[Seq2Seq, Tokenizer]:
     document, data = checkpoint.read(path)
     config = read_config(document, path)
     tokenizer = subwords.restored(document, config.vocabulary, path)
-    weights = checkpoint.widen(checkpoint.tensors(data, path))
+    weights = checkpoint.widen(checkpoint.tensors(data, path), path)
     return checkpoint.fill(lambda: Seq2Seq(config), weights, config.parameters, path), tokenizer

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmha import checkpoint, masks
-from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, Config, read_document
+from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, Config, check_weights, read_document
 from mmha.models.tagger.lexicon import Lexicon, parts_of
 from mmha.nn import Block, groups, packed_positions, sinusoidal
 
@@ -145,12 +145,10 @@ def load(path: Path = SHIPPED) -> Tagger:
     """
     document, data = checkpoint.read(path)
     config, lexicon = read_document(document, path)
+    tensors = checkpoint.tensors(data, path)
+    check_weights(config, tensors, path)  # before memory is taken for sizes that a document only claims
     # Not on the meta device: filling tensors there imports torch's compiler, which takes longer than everything else.
     with torch.random.fork_rng(devices=[]):
         model = Tagger(config, lexicon)
-    tensors = checkpoint.tensors(data, path)
-    try:
-        model.load_state_dict(checkpoint.widen(tensors), assign=True)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a tagger's weights, got others ({error})") from None
+    model.load_state_dict(checkpoint.widen(tensors, path), assign=True)
     return model.eval()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmha import _kernels, checkpoint
-from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, read_document
+from mmha.models.tagger.config import LONGEST, SHIPPED, TABLES, check_weights, read_document
 from mmha.models.tagger.lexicon import parts_of
 
 Array = NDArray[np.float32]
@@ -33,10 +33,12 @@ class QuickTagger:
         document, data = checkpoint.read(path)
         self.config, self.lexicon = read_document(document, path)
         try:
-            # The two tables stay in 8 bits: few of their rows are ever read.
-            self.weights = {k: v if k in TABLES else v.astype(np.float32) for k, v in unpack(data).items()}
-        except SafetensorError as error:
+            found = unpack(data)
+        except (SafetensorError, KeyError, TypeError) as error:  # KeyError: a dtype that numpy lacks
             raise ValueError(f"{path}: expected safetensors, got a damaged file ({error})") from None
+        check_weights(self.config, found, path)
+        # The two tables stay in 8 bits: few of their rows are ever read.
+        self.weights = {k: v if k in TABLES else v.astype(np.float32) for k, v in found.items()}
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """The best tag of every word of every sentence."""
