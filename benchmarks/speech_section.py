@@ -39,7 +39,7 @@ ENGLISH: Words = {
     "variants": "| | weights | loss | ",
     "streaming": "`make bench-streaming` on {run[measured]:.10}, {run[machine][cpu]}, kernels for "
     "{run[machine][kernels][isa]}, one thread:",
-    "stream": "| network | minute | ms a frame, median | 99th of 100 | × real time | memory, MB |",
+    "stream": "| network | weights | minute | ms a frame, median | 99th of 100 | × real time | memory, MB |",
     "published": "published, 4.1 million weights",
     "small": "small, the one that ships",
 }
@@ -68,7 +68,7 @@ CHINESE: Words = {
     "causal TCN": "因果 TCN",
     "streaming": "`make bench-streaming`，{run[measured]:.10}，{run[machine][cpu]}，{run[machine][kernels][isa]} "
     "内核，单线程：",
-    "stream": "| 网络 | 分钟 | 每帧毫秒，中位数 | 100 次中的第 99 | × 实时 | 内存，MB |",
+    "stream": "| 网络 | 权重 | 分钟 | 每帧毫秒，中位数 | 100 次中的第 99 | × 实时 | 内存，MB |",
     "published": "published，410 万权重",
     "small": "small，附带的那个",
 }
@@ -168,9 +168,15 @@ def ablation_table(rows: list[Mapping[str, Any]], words: Words = ENGLISH) -> str
 
 def streaming(run: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """What a frame of a stream costs, from what streaming.py wrote."""
-    lines = [words["streaming"].format(run=run), "", words["stream"], "|---|" + "---:|" * 5]
+    lines = [words["streaming"].format(run=run), "", words["stream"], "|---|---|" + "---:|" * 5]
     for row in run["rows"]:
-        cells = [f"{row['minute']}", f"{row['ms']:.2f}", f"{row['p99_ms']:.2f}", f"{FRAME / row['ms']:.0f}"]
+        cells = [
+            row["weights"],
+            f"{row['minute']}",
+            f"{row['ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{FRAME / row['ms']:.0f}",
+        ]
         lines.append(f"| {words[row['size']]} | {' | '.join([*cells, format(row['memory_mb'], '.0f')])} |")
     return "\n".join(lines)
 
