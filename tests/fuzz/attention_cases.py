@@ -54,10 +54,13 @@ class Exact(NamedTuple):
     size: float
 
     @classmethod
-    def of(cls, name: str, x: Tensor) -> Exact:
-        """A result of the reference."""
+    def of(cls, name: str, x: Tensor, pairs: int) -> Exact:
+        """A result of the reference; roundings of a sum over many `pairs` add up as their root does."""
         finite = x[x.isfinite()].abs()
-        return cls(x.numpy(), max(1.0 if name in RESULTS else 3.0, float(finite.max()) if finite.numel() else 0.0))
+        size = 1.0 if name in RESULTS else 3.0
+        if name not in (*RESULTS, "dq", "dk", "dv"):
+            size *= max(1.0, pairs / max(x.numel(), 1)) ** 0.5
+        return cls(x.numpy(), max(size, float(finite.max()) if finite.numel() else 0.0))
 
     def error(self, have: Tensor) -> float:
         """The largest difference over the size; inf where a number is not finite and should be, or the reverse."""
@@ -148,7 +151,8 @@ def kind(case: Case) -> str:
 def check(number: int, report: dict[str, Any], *, say: bool = False) -> None:
     """All cases of a problem; adds to the counts, the worst shares and the failures of a report."""
     made = draw(number)
-    wanted = {name: Exact.of(name, x) for name, x in exact(made).items()}
+    pairs = made.q.shape[:3].numel() * made.k.shape[2]
+    wanted = {name: Exact.of(name, x, pairs) for name, x in exact(made).items()}
     if say:
         print(f"problem {number}: {made}")
     for case in cases(made):
