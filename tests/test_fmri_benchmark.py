@@ -71,6 +71,7 @@ def test_the_tables_are_written_from_a_run(script: ModuleType, language: str) ->
         "haxby": {
             "steps": 307, "epochs": 31, "longer": 6, "published_steps": 101, "time_courses": courses,
             "hidden_values": {key: {"rms": 0.875} for key in ("model", "published size", "published size, faithful")},
+            "decision": {"epochs": [31, 101], "r": {key: [0.75, 0.375] for key in script.DECIDED}},
             "looks": dict.fromkeys(script.LOOKS, seen),
             "decoding": {key: {"one": 0.5, "two": None} for key in script.DECODED},
         },
@@ -80,6 +81,7 @@ def test_the_tables_are_written_from_a_run(script: ModuleType, language: str) ->
     made = [script.haxby(run, words), script.simulation(run, words)]
     lines = "\n".join(made).splitlines()
     assert any(line.endswith("| **0.500** | **0.250** | **0.125** | **0.062** |") for line in lines)
+    assert sum(line.endswith("| 0.750 | 0.375 |") for line in lines) == len(script.DECIDED)
     assert any(line.endswith("| 49 | 50 % | 25 % | 0.75 | 0.50 |") for line in lines)
     assert any(line.endswith("| 50.0 % | – |") for line in lines)
     assert lines[-1] == "| GLM | 0.500 | 0.250 | 0.125 |" + " 0.25 |" * 7

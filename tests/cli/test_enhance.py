@@ -254,7 +254,7 @@ def test_a_picture(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[st
         ),
         (("nan.wav", "b.wav"), r"nan.wav: expected finite numbers, got NaN or infinity in sample 7 \(0.000 s\)"),
         (("huge.wav", "b.wav"), r"`huge.wav: sound`: expected finite numbers up to 1e9 .*, got 1e\+20"),
-        (("slow.wav", "b.wav"), "`slow.wav: rate`: expected an integer >= 1000 and <= 768000, got 10"),
+        (("slow.wav", "b.wav"), "slow.wav: expected a sound of 1000 to 768000 Hz, got 10 Hz"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -230,3 +230,13 @@ def test_large_tensors_are_lowered_in_blocks(share: float, bound: Mask) -> None:
         plan = (mask & bound).plan(1, 1, size, size)
         assert torch.equal(torch.from_numpy(plan.tiles(1, 1) == 2), wanted)
         assert plan.kind == ("bits" if plan.visible > size * 60 else "spans")
+
+
+def test_one_row_of_documents_under_bounds_that_differ_in_the_batch() -> None:
+    mask = KeyPadding([1, 3, 5]) & Documents([2, 1, 1, 1, 1])
+    plan = mask.plan(3, 1, 3, 5)
+    dense = mask.dense(3, 1, 3, 5)
+    for batch in range(3):
+        for query in range(3):
+            keys = [key for start, stop in plan.row(query, batch) for key in range(start, stop)]
+            assert keys == dense[batch, 0, query].nonzero().flatten().tolist()

@@ -250,7 +250,7 @@ class Documents(Mask):
             return runs
         positions = grid.positions()[:, 0]
         count = max(len(ids), len(positions))
-        bounds = [_of_row(within, b) for b in range(count)]
+        bounds = [_of_row(within, b, count) for b in range(count)]
         rows = [_packed(ids[b % len(ids)], positions[b % len(positions)], grid.k_len, bounds[b]) for b in range(count)]
         return rows[0] if count == 1 else Rows.stack(rows, axis=0)
 
@@ -274,10 +274,12 @@ def _ascending(ids: Int64s, grid: Grid) -> Rows | None:
     return Rows.interval(grid.k_len, starts[batch, positions], stops[batch, positions])
 
 
-def _of_row(within: Rows | None, b: int) -> Rows | None:
-    """What lies within for one row of the batch."""
+def _of_row(within: Rows | None, b: int, count: int) -> Rows | None:
+    """What lies within for row b of the batch; None where a row stands for all and these differ in it."""
     if within is None or within.dims[0] == 1:
         return within
+    if count == 1:
+        return None
     _, h, t = within.dims
     return within.take(np.arange(b * h * t, (b + 1) * h * t), (1, h, t))
 
