@@ -54,12 +54,17 @@ class Exact(NamedTuple):
     size: float
 
     @classmethod
-    def of(cls, name: str, x: Tensor, pairs: int) -> Exact:
-        """A result of the reference; roundings of a sum over many `pairs` add up as their root does."""
+    def of(cls, name: str, x: Tensor, pairs: int, distance: int) -> Exact:
+        """A result of the reference; roundings of a sum over many `pairs` add up as their root does.
+
+        A slope's gradient is a sum of distances, `distance` the farthest, that cancel.
+        """
         finite = x[x.isfinite()].abs()
         size = 1.0 if name in RESULTS else 3.0
         if name not in (*RESULTS, "dq", "dk", "dv"):
             size *= max(1.0, pairs / max(x.numel(), 1)) ** 0.5
+        if name == "dslopes":
+            size *= max(1, distance)
         return cls(x.numpy(), max(size, float(finite.max()) if finite.numel() else 0.0))
 
     def error(self, have: Tensor) -> float:
@@ -152,7 +157,9 @@ def check(number: int, report: dict[str, Any], *, say: bool = False) -> None:
     """All cases of a problem; adds to the counts, the worst shares and the failures of a report."""
     made = draw(number)
     pairs = made.q.shape[:3].numel() * made.k.shape[2]
-    wanted = {name: Exact.of(name, x, pairs) for name, x in exact(made).items()}
+    starts = [made.k.shape[2] - made.q.shape[2]] if made.sizes.q_start is None else made.sizes.q_start
+    distance = int(np.abs(np.add.outer(starts, [made.q.shape[2], -made.k.shape[2]])).max())
+    wanted = {name: Exact.of(name, x, pairs, distance) for name, x in exact(made).items()}
     if say:
         print(f"problem {number}: {made}")
     for case in cases(made):

@@ -47,7 +47,7 @@ def test_a_wrong_number_is_found(one_thread: None, monkeypatch: pytest.MonkeyPat
     number = next(n for n in range(100) if exact(draw(n))["out"].numel() > 1)
     for spoilt in (1.01, float("nan")):
 
-        def of(name: str, x: Tensor, pairs: int, by: float = spoilt) -> Exact:
+        def of(name: str, x: Tensor, pairs: int, distance: int, by: float = spoilt) -> Exact:
             wrong = x.clone()
             if name == "out":
                 wrong.view(-1)[x.abs().argmax()] *= by
