@@ -36,6 +36,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For what is shared out between threads, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def in_ci() -> bool:
     """True where a missing network is a failure and not a reason to skip."""
     return os.environ.get("CI", "") not in ("", "0", "false")

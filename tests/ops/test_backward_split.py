@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,12 +12,7 @@ from mmha.masks import KeyPadding, Mask, PerHead, Window
 Q, DIM = 331, 67
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def gradients(mask: Mask, heads: int, keys: int, exact: bool) -> list[Tensor]:

@@ -278,10 +278,8 @@ def _of_row(within: Rows | None, b: int, count: int) -> Rows | None:
     """What lies within for row b of the batch; None where a row stands for all and these differ in it."""
     if within is None or within.dims[0] == 1:
         return within
-    if count == 1:
-        return None
     _, h, t = within.dims
-    return within.take(np.arange(b * h * t, (b + 1) * h * t), (1, h, t))
+    return within.take(np.arange(b * h * t, (b + 1) * h * t), (1, h, t)) if count > 1 else None
 
 
 def _packed(ids: Int64s, positions: Int64s, k_len: int, within: Rows | None) -> Rows:
