@@ -24,6 +24,7 @@ from mmha import checkpoint
 from mmha.bench.machine import machine
 from mmha.models import mhanet
 from mmha.models.mhanet.frames import RATE, SHIFT
+from mmha.models.mhanet.stream import WEIGHTS
 
 MINUTE = 60 * RATE // SHIFT  # frames
 
@@ -66,7 +67,7 @@ def main() -> None:
     print("| network | weights | minute | ms a frame, median | 99th of 100 | x real time | memory, MB |")
     print("|---|---|---|---|---|---|---|", flush=True)
     rows = []
-    for size, weights in itertools.product(options.sizes, ("float32", "bfloat16")):
+    for size, weights in itertools.product(options.sizes, WEIGHTS):
         found = measure(size, weights, options.minutes)
         print("\n".join(map(line, found)), flush=True)
         rows += found

@@ -170,6 +170,17 @@ def test_enhancing_at_once_is_the_stream(script: ModuleType) -> None:
     np.testing.assert_allclose(found, mhanet.Enhancer(model).enhance(sound).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("script", ["speech_weights"], indirect=True)
+def test_a_stream_gives_its_gains_beside_its_sound(script: ModuleType) -> None:
+    torch.manual_seed(2)
+    enhancer = mhanet.Enhancer(mhanet.MHANet(mhanet.Config(width=14, layers=2, heads=2, hidden=11, window=5)))
+    noisy = torch.randn(7001) * 0.1
+    wanted = enhancer.enhance(noisy), mhanet.look(enhancer, noisy).gain
+    sound, gains = script.run(enhancer, noisy.numpy())
+    np.testing.assert_allclose(sound, wanted[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(gains[: len(wanted[1])].numpy(), wanted[1].numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("script", ["speech_section"], indirect=True)
 def test_the_table_of_a_stream(script: ModuleType) -> None:
     row = {"size": "small", "weights": "bfloat16", "minute": 61, "ms": 0.53, "p99_ms": 0.967, "memory_mb": 307.6}

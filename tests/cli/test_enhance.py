@@ -158,6 +158,7 @@ def test_the_gain_and_the_window_are_those_asked_for(
         (("--gain", "ibm"), mhanet.Enhancer(enhancer.model, "ibm")),
         (("--window", "2"), mhanet.Enhancer(enhancer.model, window=2)),
         (("--weights", "bfloat16"), mhanet.Enhancer(enhancer.model, weights="bfloat16")),
+        (("--weights", "int8"), mhanet.Enhancer(enhancer.model, weights="int8")),
     ):
         run(capsys, place, tmp_path / "a.wav", tmp_path / "b.wav", *options)
         found = sound.read(tmp_path / "b.wav")[0]
@@ -239,7 +240,7 @@ def test_a_picture(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[st
         (("a.wav", "none/b.wav"), "none: no such folder, for CLEAN b.wav"),
         (("a.wav", "b.opus"), "`CLEAN`: expected a format that holds 11025 Hz, 1 channels, OPUS, got b.opus"),
         (("a.wav", "b.wav", "--gain", "best"), "`--gain`: expected 'mmse-lsa', .*, got 'best'"),
-        (("a.wav", "b.wav", "--weights", "int8"), "`--weights`: expected 'float32' or 'bfloat16', got 'int8'"),
+        (("a.wav", "b.wav", "--weights", "int4"), "`--weights`: expected 'float32', 'bfloat16' or 'int8', got 'int4'"),
         (("a.wav", "b.wav", "--window", "6"), "`--window`: expected an integer >= 1 and <= 5, got 6"),
         (("a.wav", "b.wav", "--rate", "8000"), "`--rate`: expected it with - for NOISY, got it with a file"),
         (("a.wav", "b.wav", "--format", "s16le"), "`--format`: expected it with -, got it with files"),

@@ -32,9 +32,9 @@ def heads_of(qkv: Any, cache: Any) -> int:
 
 
 def _is_ordinary(x: Any, batch: int) -> bool:
-    """Whether x is what nearly always comes: float32 (B, width) in this machine's memory, without gradient."""
+    """Whether x is what nearly always comes: floats (B, width) in this machine's memory, without gradient."""
     return (
-        type(x) is Tensor and x.dtype is torch.float32 and x.is_cpu and not x.requires_grad
+        type(x) is Tensor and x.dtype in (torch.float32, torch.bfloat16) and x.is_cpu and not x.requires_grad
         and x.layout is torch.strided and x.dim() == 2 and x.shape[0] == batch
     )  # fmt: skip
 

@@ -80,7 +80,7 @@ class Arranged:
     Args: weight float32 (M, K); bias (M,); rows, about as many as x will have; is_far, whether a call finds the weights
         outside the core's own cache each time, because others are used in between: then arranging pays for small ones;
         dtype, bfloat16 to read half the bytes: x, W and b are then rounded to it, and so is the result.
-    Shapes: x float32 (N, K) → (N, M) float32.
+    Shapes: x float32 (N, K), or of dtype → (N, M) of the dtype of x.
 
     >>> Arranged(torch.ones(5, 3), -torch.arange(5.0), rows=2, relu=True)(torch.ones(2, 3))[0]
     tensor([3., 2., 1., 0., 0.])
@@ -108,7 +108,9 @@ class Arranged:
             self.arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._made(x) if self.narrow is None else self._made(x.to(self.narrow)).to(x.dtype)
+        if self.narrow is None or x.dtype is self.narrow:
+            return self._made(x)
+        return self._made(x.to(self.narrow)).to(x.dtype)
 
     def _made(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[0], self.weight.shape[0]

@@ -124,11 +124,11 @@ class MHANet(nn.Module):
         """What ξ̄ is measured by."""
         return Statistics(self.mean, self.deviation)
 
-    def new_caches(self, window: int, frames: int, batch: int = 1) -> list[KVCache]:
+    def new_caches(self, window: int, frames: int, batch: int = 1, dtype: torch.dtype = torch.float32) -> list[KVCache]:
         """Empty caches, one a block: they keep `window` frames, and take up to `frames` at a time."""
         checks.require(self.config.causal, "model", "a causal one, for a stream", "one that looks ahead")
         sizes = (batch, self.config.heads, window + frames, self.config.head_dim)
-        return [KVCache(*sizes, window=window) for _ in self.blocks]
+        return [KVCache(*sizes, window=window, dtype=dtype) for _ in self.blocks]
 
     def look(self, magnitudes: Tensor, window: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """The logits, and how much each frame looked at each other in each block: float32 (B, T, T).
