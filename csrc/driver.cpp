@@ -69,26 +69,39 @@ namespace {
 constexpr int64_t kFewBlocks = 4;
 constexpr int64_t kWorthMerging = 256;
 
-// The chunks of all blocks, then the merges: the bits are those of whole blocks.
-void forward_split(const ForwardArgs& args, const ForwardKernels& kernel, int threads) {
+// The chunks of all blocks that see any key of them, then the merges: the bits are those of whole blocks.
+void forward_split(const ForwardArgs& args, const Plan& plan, const ForwardKernels& kernel, int threads) {
   const Sizes& s = args.size;
   const int64_t blocks = (s.q_len + kForwardRows - 1) / kForwardRows, heads = s.heads / args.fold;
-  const int64_t units = s.batch * heads * blocks;
-  const int64_t chunks = (s.k_len + kChunkKeys - 1) / kChunkKeys, part = chunk_floats(s.value_dim);
-  const int64_t floats = kernel.scratch_floats(s);
+  const int64_t units = s.batch * heads * blocks, part = chunk_floats(s.value_dim), floats = kernel.scratch_floats(s);
   const auto place = [&](int64_t unit, auto f) {
     f(unit / blocks / heads, unit / blocks % heads * args.fold, unit % blocks);
   };
-  const std::unique_ptr<float[]> parts(new float[units * chunks * part]);
-  run(units * chunks, threads, [&](int64_t i, int) {
-    place(i / chunks, [&](int64_t b, int64_t h, int64_t block) {
-      kernel.chunk(args, b, h, block, i % chunks, parts.get() + i * part, scratch(floats));
+  struct Part {
+    int64_t unit, chunk;
+  };
+  std::vector<Part> todo;
+  std::vector<int64_t> first{0}, rows;  // first[u]: where the parts of unit u begin
+  for (int64_t unit = 0; unit < units; unit++) {
+    place(unit, [&](int64_t b, int64_t h, int64_t block) {
+      rows.clear();
+      for (int64_t g = h; g < (plan.grid().heads == 1 ? h + 1 : h + args.fold); g++)
+        for (int64_t i = block * kForwardRows; i < std::min(s.q_len, (block + 1) * kForwardRows); i++)
+          rows.push_back(mask_group(plan, b, g) * s.q_len + i);
+    });
+    for (const int32_t chunk : plan.chunks_seen(rows)) todo.push_back({unit, chunk});
+    first.push_back((int64_t)todo.size());
+  }
+  const std::unique_ptr<float[]> parts(new float[todo.size() * part]);
+  run((int64_t)todo.size(), threads, [&](int64_t i, int) {
+    place(todo[i].unit, [&](int64_t b, int64_t h, int64_t block) {
+      kernel.chunk(args, b, h, block, todo[i].chunk, parts.get() + i * part, scratch(floats));
     });
   });
   // A second parallel region costs more than merging a few chunks.
-  run(units, units * chunks < kWorthMerging ? 1 : threads, [&](int64_t i, int) {
-    place(i, [&](int64_t b, int64_t h, int64_t block) {
-      kernel.merge(args, b, h, block, parts.get() + i * chunks * part, chunks, scratch(floats));
+  run(units, (int64_t)todo.size() < kWorthMerging ? 1 : threads, [&](int64_t unit, int) {
+    place(unit, [&](int64_t b, int64_t h, int64_t block) {
+      kernel.merge(args, b, h, block, parts.get() + first[unit] * part, first[unit + 1] - first[unit], scratch(floats));
     });
   });
 }
@@ -114,7 +127,7 @@ static void forward(ForwardArgs args, const Plan& plan, const ForwardKernels& ke
   args.fold = heads_per_block(args, kernel);
   threads = worthwhile(threads, all_pairs(plan, s), s);
   if (threads > 1 && s.batch * s.heads / args.fold * blocks < kFewBlocks * threads && s.k_len > kChunkKeys)
-    return forward_split(args, kernel, threads);
+    return forward_split(args, plan, kernel, threads);
   const std::vector<Unit> units = heavy_first(plan, s, args.fold);
   run((int64_t)units.size() * blocks, threads, [&](int64_t i, int) {
     const Unit& u = units[i / blocks];

@@ -128,6 +128,26 @@ RowSpans Plan::row(int64_t r) const {
   return out;
 }
 
+std::vector<int32_t> Plan::chunks_seen(const std::vector<int64_t>& rows) const {
+  std::vector<Span> runs;  // of chunks
+  const auto sees = [&](int64_t start, int64_t stop) {
+    if (start < stop) runs.push_back({(int32_t)(start / kChunkKeys), (int32_t)((stop - 1) / kChunkKeys + 1)});
+  };
+  for (const int64_t r : rows) {
+    for (int64_t w = 0; has_bits_ && w < words_; w++)
+      if (bits_[r * words_ + w]) sees(64 * w, 64 * w + 1);
+    if (has_bits_) continue;
+    const int64_t first = compact_ ? r : offsets_[r], last = compact_ ? r + 1 : offsets_[r + 1];
+    for (int64_t c = first; c < last; c++) sees(spans_[c].start, spans_[c].stop);
+  }
+  std::sort(runs.begin(), runs.end(), [](const Span& x, const Span& y) { return x.start < y.start; });
+  std::vector<int32_t> out;
+  int32_t next = 0;
+  for (const Span& run : runs)
+    for (next = std::max(next, run.start); next < run.stop; next++) out.push_back(next);
+  return out;
+}
+
 RowSpans Plan::key_tile_blocks(int64_t g) const {
   const int64_t tiles = (k_len_ + kBackwardKeys - 1) / kBackwardKeys;
   std::vector<std::vector<Span>> runs(tiles);

@@ -22,6 +22,9 @@ class Plan {
   // 0 empty, 1 mixed, 2 full per (batch, heads, tile of rows, tile of keys).
   std::vector<uint8_t> tiles(int64_t q_tile, int64_t k_tile) const;
 
+  // The chunks of kChunkKeys keys of which one of the rows sees any, ascending.
+  std::vector<int32_t> chunks_seen(const std::vector<int64_t>& rows) const;
+
   // Per key tile of kBackwardKeys, the blocks of kBackwardRows rows of mask group g that may see it, as ascending runs.
   RowSpans key_tile_blocks(int64_t g) const;
 

@@ -18,7 +18,7 @@ import mmha
 from mask_zoo import HK, TK, TQ, ZOO, B, H, zoo_mask
 from mmha import _kernels, masks
 from mmha.bias import Additive, ALiBi, Relative
-from mmha.masks import Causal, KeyPadding, Keys, Mask, Queries, Window
+from mmha.masks import Causal, Dilated, Full, KeyPadding, Keys, Mask, Prefix, Queries, Window
 
 D, DV = 19, 11
 GROUP = H // HK
@@ -424,3 +424,28 @@ def test_few_rows_and_few_blocks_have_the_bits_of_many(group: int, isa: str, thr
             out, part = mmha.attention(q[:, :, rows], k, v, return_lse=True)
             assert torch.equal(out, whole[:, :, rows])
             assert torch.equal(part, lse[:, :, rows])
+
+
+DISTANT = {
+    "window and prefix": Window(700) | Prefix(3),
+    "another for each head": masks.PerHead([~Full(), Window(1500), Prefix(5), Window(3500) & Prefix(1030)]),
+    "bits": Dilated(2) & (Window(1900) | Prefix(1030)),
+    "a hidden batch row": Window(3000) & KeyPadding([0, 3999]),
+}
+
+
+@pytest.mark.parametrize("mask", DISTANT)
+def test_chunks_that_some_rows_do_not_see_have_the_bits_of_one_thread(
+    mask: str, isa: str, threads: Callable[[int], None]
+) -> None:
+    length, rows = 4099, 33
+    q, k, v = (torch.randn(2, h, t, 48) for h, t in ((4, rows), (2, length), (2, length)))
+    for first, last in ((0, 3), (20, 33)):
+        shown, start = DISTANT[mask], torch.full((2,), length - rows + first)
+        assert shown.plan(2, 4, last - first, length, start).visible * 96 > 1 << 19  # else it stays on one thread
+        threads(1)
+        wanted = mmha.attention(q[:, :, first:last], k, v, shown, q_start=start, return_lse=True)
+        for count in (2, 3):
+            threads(count)
+            found = mmha.attention(q[:, :, first:last], k, v, shown, q_start=start, return_lse=True)
+            assert same(found, wanted)

@@ -206,3 +206,22 @@ def test_truncate_within_the_window() -> None:
         model.truncate(length)
         q = torch.randn(B, H, 1, D)
         near(mmha.attention(q, cache), expected(q, model, window=window, sink_tokens=sinks)[0], torch.float32)
+
+
+def test_a_token_costs_nothing_for_what_its_ring_has_forgotten() -> None:
+    """Behind two thousand million tokens, on threads: room for a result of each 1024 of them would be 230 GB."""
+    heads, window, sinks = 7, 2048, 4
+    cache = KVCache(1, heads, window + sinks, 67, value_dim=61, window=window, sinks=sinks)
+    cache.append(torch.randn(1, heads, 4001, 67), torch.randn(1, heads, 4001, 61))
+    q = torch.randn(1, heads, 1, 67)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        wanted = mmha.attention(q, cache, return_lse=True)
+        for counts in (cache._lengths, cache._kept):
+            counts += 1_000_000 * window  # as many turns: each key stays in its slot, and in its place in a tile
+        out, lse = mmha.attention(q, cache, return_lse=True)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(out, wanted[0])
+    assert torch.equal(lse, wanted[1])
