@@ -73,10 +73,12 @@ native-thread:
 	bash tests/native/run.sh thread
 native-emulated:
 	bash tests/native/run.sh emulated
-# Inputs drawn by libFuzzer, for a minute; it needs clang.
-.PHONY: native-fuzz fuzz-attention fuzz-readers
+# Inputs drawn by libFuzzer, for half a minute a target; it needs clang. And by AFL++, for caches; it needs afl++.
+.PHONY: native-fuzz native-afl fuzz-attention fuzz-readers
 native-fuzz:
-	bash tests/native/run.sh fuzz 60
+	bash tests/native/run.sh fuzz 30
+native-afl:
+	bash tests/native/run.sh afl 60
 
 # A million random calls of mmha.attention, from where the last run stopped, and the table of docs/correctness.md; then
 # damaged files for every reader. Ten minutes of a quiet core, and five.

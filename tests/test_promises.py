@@ -449,3 +449,17 @@ def test_chunks_that_some_rows_do_not_see_have_the_bits_of_one_thread(
             threads(count)
             found = mmha.attention(q[:, :, first:last], k, v, shown, q_start=start, return_lse=True)
             assert same(found, wanted)
+
+
+def test_pairs_of_keys_are_the_same_in_every_block(isa: str) -> None:
+    """bfloat16 is multiplied two keys at a time. Every row here sees as much of +x as of -x: what is left of the sum is
+    how it was rounded, in the order of the keys, and nothing else."""
+    half, length = 67, 331
+    k = torch.randn(1, 1, length, 5).bfloat16()
+    once = (torch.randn(half, DV) * 2.0 ** torch.randint(0, 24, (half, 1))).bfloat16()
+    v = torch.cat([once, -once] * 3)[None, None, :length]
+    q = torch.zeros_like(k)  # every visible key weighs the same
+    whole = mmha.attention(q, k, v, Window(2 * half - 1, 0))
+    for first in (141, 142, 143):
+        out = mmha.attention(q[:, :, first:], k, v, Window(2 * half - 1, 0))
+        assert torch.equal(out, whole[:, :, first:])

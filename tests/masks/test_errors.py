@@ -105,6 +105,7 @@ CONSTRUCTING: list[tuple[Callable[[], object], type[Exception], str]] = [
         "`layout`: expected bools of shape (query blocks, key blocks), got shape (2,)",
     ),
     (lambda: Blocks([[1]], 0), ValueError, "`size`: expected an integer >= 1, got 0"),
+    (lambda: Tree([0.5]), TypeError, "`parents`: expected integers of shape (n,), got a float32 tensor of shape (1,)"),
     (lambda: Tree([-1, 1]), ValueError, "`parents`: expected parents[1] between -1 and 0, got 1"),
     (lambda: Tree([-1, 0, -2]), ValueError, "`parents`: expected parents[2] between -1 and 1, got -2"),
     (lambda: PerHead([]), ValueError, "`masks`: expected one mask per head, got none"),

@@ -137,6 +137,8 @@ def test_only_text_is_parsed() -> None:
 
 def test_large_tensors_are_not_written_out() -> None:
     assert repr(Documents(torch.zeros(2, 50, dtype=torch.int64))) == "Documents(<int64 (2, 50)>)"
+    assert repr(KeyPadding([3] * 32)) == f"KeyPadding({[3] * 32})"
+    assert repr(KeyPadding([3] * 33)) == "KeyPadding(<int64 (33,)>)"
     assert repr(~(Causal() | Dense(torch.ones(9, 9, dtype=torch.bool)))) == "~(Causal() | Dense(<bool (9, 9)>))"
 
 

@@ -41,6 +41,12 @@ def _empty_cache() -> Iterator[None]:
     CACHE.clear()
 
 
+def test_spans_that_touch_are_one() -> None:
+    """Also where another row keeps two."""
+    plan = (Prefix(3) | Window(2)).plan(1, 1, 7, 601, q_start=0)
+    assert [plan.row(i) for i in range(3, 7)] == [[(0, 4)], [(0, 5)], [(0, 6)], [(0, 3), (4, 7)]]
+
+
 @pytest.mark.parametrize(
     ("mask", "visible"),
     [

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Builds and runs the native tests: run.sh plain | sanitized | thread | emulated | fuzz [SECONDS]
+# Builds and runs the native tests: run.sh plain | sanitized | thread | emulated | fuzz [SECONDS] | afl [SECONDS]
 #   thread: under ThreadSanitizer, on threads of our own (it cannot see what libgomp synchronises).
 #   emulated: AVX-512 through avx512_emulated.h, and NEON cross-compiled under qemu (g++-aarch64-linux-gnu, qemu-user).
 #             A missing tool is named and fails the run.
-#   fuzz: libFuzzer, with AddressSanitizer and UBSan, for 60 seconds or as many as are given. What fails is printed, and
-#             its input written to build/native: `build/native/fuzz build/native/crash-...` repeats it.
+#   fuzz: libFuzzer, with AddressSanitizer and UBSan, on the kernels and on caches, for 30 seconds each or as many as are
+#             given. What fails is printed, and its input written to build/native: `build/native/fuzz-kernels
+#             build/native/crash-...` (or fuzz-cache) repeats it.
+#   afl: caches once more, under AFL++, for 60 seconds or as many as are given; inputs that fail are in
+#             build/native/afl/default/crashes, and `build/native/afl-cache` repeats them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=build/native
@@ -49,22 +52,27 @@ build() {
   $compiler $warned tests/native/test_parallel.cpp "$out/$name-parallel.o" -pthread -ldl -o "$out/$name-parallel"
 }
 
-# The kernels are not optimised: clang takes minutes for what its sanitizers make of them then.
+# build_fuzz COMPILER NAME FLAGS TARGETS...: NAME-kernels or NAME-cache. The kernels are not optimised: clang takes
+# minutes for what its sanitizers make of them then.
 build_fuzz() {
-  local checked="-std=c++20 -gline-tables-only -fno-sanitize-recover=all" objects=() target source
-  local watched="$checked -fsanitize=address,undefined,fuzzer-no-link"
+  local compiler=$1 name=$2 objects=() target source
+  local checked="-std=c++20 -gline-tables-only -fno-sanitize-recover=all -fsanitize=address,undefined"
+  local watched="$checked $3"
+  shift 3
   while read -r target; do
     local isa=${target%%:*} extra=""
     [[ $target == *:* ]] && extra=${target#*:}
-    clang++ $watched -O0 -ffp-contract=off -w $extra -Icsrc -c "csrc/target_$isa.cpp" -o "$out/fuzz-$isa.o"
-    objects+=("$out/fuzz-$isa.o")
+    $compiler $watched -O0 -ffp-contract=off -w $extra -Icsrc -c "csrc/target_$isa.cpp" -o "$out/$name-$isa.o"
+    objects+=("$out/$name-$isa.o")
   done < <(native_targets)
   for source in $core; do
-    clang++ $watched -O1 -Icsrc -c "csrc/$source.cpp" -o "$out/fuzz-$source.o"
-    objects+=("$out/fuzz-$source.o")
+    $compiler $watched -O1 -Icsrc -c "csrc/$source.cpp" -o "$out/$name-$source.o"
+    objects+=("$out/$name-$source.o")
   done
-  clang++ $checked -O1 -fsanitize=address,undefined,fuzzer -Icsrc tests/native/fuzz_kernels.cpp "${objects[@]}" -pthread -ldl \
-    -o "$out/fuzz"
+  for target in "$@"; do
+    $compiler $checked -O1 -fsanitize=fuzzer -Icsrc "tests/native/fuzz_$target.cpp" "${objects[@]}" -pthread -ldl \
+      -o "$out/$name-$target"
+  done
 }
 
 need() {
@@ -119,13 +127,27 @@ case $1 in
     ;;
   fuzz)
     need clang++ clang
-    build_fuzz
-    mkdir -p "$out/corpus"
-    "$out/fuzz" -max_total_time="${2:-60}" -max_len=256 -len_control=0 -timeout=60 -artifact_prefix="$out/" -print_final_stats=1 \
-      "$out/corpus"
+    build_fuzz clang++ fuzz -fsanitize=fuzzer-no-link kernels cache
+    for target in kernels cache; do
+      mkdir -p "$out/corpus-$target"
+      "$out/fuzz-$target" -max_total_time="${2:-30}" -max_len=256 -len_control=0 -timeout=60 -artifact_prefix="$out/" \
+        -print_final_stats=1 "$out/corpus-$target"
+    done
+    ;;
+  afl)
+    need afl-clang-fast++ afl++
+    export AFL_DONT_OPTIMIZE=1 AFL_QUIET=1 AFL_NO_UI=1 AFL_SKIP_CPUFREQ=1 AFL_NO_AFFINITY=1
+    build_fuzz afl-clang-fast++ afl "" cache
+    rm -rf "$out/afl"
+    mkdir -p "$out/afl-seeds"
+    seq 40 > "$out/afl-seeds/numbers"
+    head -c 128 csrc/cache.h > "$out/afl-seeds/words"
+    afl-fuzz -i "$out/afl-seeds" -o "$out/afl" -G 256 -t 60000 -V "${2:-60}" -- "$out/afl-cache"
+    grep -E '^(execs_done|corpus_count|bitmap_cvg|saved_crashes|saved_hangs)' "$out/afl/default/fuzzer_stats"
+    grep -q '^saved_crashes *: 0$' "$out/afl/default/fuzzer_stats"
     ;;
   *)
-    echo "run.sh: expected plain, sanitized, thread, emulated or fuzz, got '$1'" >&2
+    echo "run.sh: expected plain, sanitized, thread, emulated, fuzz or afl, got '$1'" >&2
     exit 2
     ;;
 esac

@@ -1,283 +1,26 @@
 // Caches without Python: tokens are written, read back and attended to, by every instruction set of this machine, in
-// each element type and layout. What memory must hold is laid out here by the words of cache.h; what attention must
-// give is the formula in double precision, over what the cache stores. Memory is as large as cache.h says and starts as
-// NaN.
-#include <algorithm>
-
-#include "check.h"
-#include "dispatch.h"
-#include "driver.h"
-#include "formula.h"
+// each element type and layout.
+#include "caches.h"
 
 using namespace mmha;
 
 namespace {
 
-constexpr int32_t kNowhere = 1 << 30;  // a block that does not exist
-
-struct Layout {
+struct Kind {
   const char* name;
   int64_t page;
   bool ring;
   int64_t sinks;
   bool beam;
 };
-const Layout kLayouts[] = {
+const Kind kKinds[] = {
     {"straight", 0, false, 0, false}, {"ring", 0, true, 0, false},    {"sinks", 0, true, 4, false},
     {"page 1", 1, false, 0, false},   {"page 3", 3, false, 0, false}, {"page 16", 16, false, 0, false},
     {"page 64", 64, false, 0, false}, {"beams", 0, false, 0, true},   {"ring of beams", 0, true, 3, true}};
 
-// Rows of numbers as a cache stores them: bytes of one number after the other, what they are worth, and int8's scales.
-struct Coded {
-  int64_t width, size;
-  std::vector<uint8_t> bytes;
-  std::vector<float> value, scale;
-
-  Coded(const std::vector<float>& x, int64_t row_width, DType dtype) : width(row_width), value(x) {
-    size = dtype == DType::kFloat32 ? 4 : dtype == DType::kInt8 ? 1 : 2;
-    bytes.resize(x.size() * size);
-    if (dtype != DType::kInt8) {
-      Buffer b;
-      b.dtype = dtype;
-      b.value = x;
-      b.half.resize(x.size());
-      b.encode();
-      std::memcpy(bytes.data(), b.data(), bytes.size());
-      value = b.value;
-      return;
-    }
-    for (size_t from = 0; from < x.size(); from += width) {
-      float most = 0;
-      for (int64_t d = 0; d < width; d++) most = std::max(most, std::fabs(x[from + d]));
-      scale.push_back(most / 127.0f);
-      for (int64_t d = 0; d < width; d++) {
-        const auto whole = (int8_t)(most > 0 ? std::nearbyint(x[from + d] / scale.back()) : 0.0f);
-        bytes[from + d] = (uint8_t)whole;
-        value[from + d] = whole * scale.back();
-      }
-    }
-  }
-};
-
-// How the tokens of each row of the batch lie: row b has length[b] of them.
-struct Map {
-  Layout layout;
-  Sizes s;
-  int64_t blocks, slots, groups, ring = 0, window = 0, width = 0;
-  std::vector<int64_t> length;
-  std::vector<int32_t> table, beam;
-
-  Map(const Layout& l, const Sizes& sizes, std::mt19937& random) : layout(l), s(sizes), blocks(s.batch) {
-    for (int64_t b = 0; b < s.batch; b++)
-      length.push_back(l.ring && l.beam ? s.k_len : std::max<int64_t>(0, s.k_len - 13 * b));
-    slots = s.k_len + random() % 3;
-    if (l.ring) {
-      ring = std::max(s.q_len, s.k_len / 2) + 2;
-      window = ring - s.q_len + 1;  // the first of the queries still finds its own
-      slots = l.sinks + ring;
-    }
-    if (l.page) make_table(random);
-    groups = (slots + 15) / 16;
-    if (l.beam) make_beam(random);
-  }
-
-  // Pages in any order, the first of them shared by all rows that have it whole.
-  void make_table(std::mt19937& random) {
-    slots = layout.page;
-    width = (s.k_len + slots - 1) / slots + 1;
-    blocks = s.batch * width + 2;
-    std::vector<int32_t> any(blocks);
-    for (int64_t i = 0; i < blocks; i++) any[i] = (int32_t)i;
-    for (int64_t i = blocks - 1; i > 0; i--) std::swap(any[i], any[random() % (i + 1)]);
-    table.resize(s.batch * width, kNowhere);
-    for (int64_t b = 0; b < s.batch; b++)
-      for (int64_t i = 0; i * slots < length[b]; i++)
-        table[b * width + i] = any[i || length[b] < slots ? b * width + i : 0];
-  }
-
-  // Runs of slots that stand in some row that has written them.
-  void make_beam(std::mt19937& random) {
-    beam.resize(s.batch * slots, kNowhere);
-    for (int64_t b = 0; b < s.batch; b++)
-      for (int64_t slot = 0, row = b; slot < slots; slot++) {
-        if (random() % 8 == 0) row = random() % s.batch;
-        if (slot < length[b]) beam[b * slots + slot] = (int32_t)(slot < length[row] ? row : b);
-      }
-  }
-
-  int64_t slot(int64_t j) const {
-    if (layout.page) return j % slots;
-    return !ring || j < layout.sinks ? j : layout.sinks + (j - layout.sinks) % ring;
-  }
-  int64_t block(int64_t b, int64_t j) const { return layout.page ? table[b * width + j / slots] : b; }
-  // The row whose token row b reads at j.
-  int64_t source(int64_t b, int64_t j) const { return layout.beam ? beam[b * slots + slot(j)] : b; }
-  bool held(int64_t b, int64_t j) const {
-    return j < length[b] && (!ring || j < layout.sinks || j >= length[b] - ring);
-  }
-  bool shows(int64_t b, int64_t i, int64_t j) const {
-    const int64_t p = length[b] - s.q_len + i;
-    return j < length[b] && j <= p && (!ring || j > p - window || j < layout.sinks);
-  }
-};
-
-// The memory of a cache, every bit set: NaN, where there are such.
-struct Store {
-  std::vector<uint8_t> keys, values;
-  std::vector<float> key_scales, value_scales;
-  CacheView view{};
-
-  Store(const Map& m, DType dtype, int64_t size) {
-    const int64_t heads = m.blocks * m.s.kv_heads;
-    keys.resize(heads * m.groups * m.s.head_dim * 16 * size, 0xff);
-    values.resize(heads * m.slots * m.s.value_dim * size, 0xff);
-    if (dtype == DType::kInt8) {
-      key_scales.resize(heads * m.groups * 16, kNan);
-      value_scales = key_scales;
-    }
-    view = {dtype,
-            keys.data(),
-            values.data(),
-            key_scales.empty() ? nullptr : key_scales.data(),
-            value_scales.empty() ? nullptr : value_scales.data(),
-            m.s.kv_heads,
-            m.s.head_dim,
-            m.s.value_dim,
-            m.slots,
-            m.groups,
-            m.ring,
-            m.layout.sinks,
-            m.table.empty() ? nullptr : m.table.data(),
-            m.width,
-            nullptr};
-  }
-
-  // Row `from` of k and v, to a slot of a block, by the words of cache.h.
-  void put(const Map& m, int64_t head, int64_t slot, const Coded& k, const Coded& v, int64_t from) {
-    for (int64_t d = 0; d < k.width; d++)
-      std::memcpy(&keys[(((head * m.groups + slot / 16) * k.width + d) * 16 + slot % 16) * k.size],
-                  &k.bytes[(from * k.width + d) * k.size], k.size);
-    std::memcpy(&values[(head * m.slots + slot) * v.width * v.size], &v.bytes[from * v.width * v.size],
-                v.width * v.size);
-    if (k.scale.empty()) return;
-    key_scales[head * m.groups * 16 + slot] = k.scale[from];
-    value_scales[head * m.groups * 16 + slot] = v.scale[from];
-  }
-};
-
-bool same_store(const Store& a, const Store& b) {
-  const auto same = [](const auto& x, const auto& y) {
-    return x.size() == y.size() && (x.empty() || !std::memcmp(x.data(), y.data(), x.size() * sizeof x[0]));
-  };
-  return same(a.keys, b.keys) && same(a.values, b.values) && same(a.key_scales, b.key_scales) &&
-         same(a.value_scales, b.value_scales);
-}
-
-// Writes all tokens in two calls, cut at another place in each row.
-void write_all(const Store& to, const Map& m, const Problem& p, int threads) {
-  const Sizes& s = m.s;
-  for (const bool second : {false, true}) {
-    std::vector<int64_t> first, count;
-    std::vector<float> k(p.k.value.size(), kNan), v(p.v.value.size(), kNan);
-    for (int64_t b = 0; b < s.batch; b++) {
-      const int64_t cut = m.length[b] * (b + 1) / (b + 3);
-      first.push_back(second ? cut : 0);
-      count.push_back(second ? m.length[b] - cut : cut);
-      for (int64_t row = b * s.kv_heads; row < (b + 1) * s.kv_heads; row++) {
-        const auto copy = [&](const std::vector<float>& from, std::vector<float>& into, int64_t width) {
-          std::copy_n(from.data() + (row * s.k_len + first[b]) * width, count[b] * width,
-                      into.data() + row * s.k_len * width);
-        };
-        copy(p.k.value, k, s.head_dim);
-        copy(p.v.value, v, s.value_dim);
-      }
-    }
-    cache_write(to.view, {s.batch, s.k_len, first.data(), count.data(), k.data(), v.data()}, threads);
-  }
-}
-
-// What the cache holds is what p.k and p.v hold by now.
-void check_read(const std::string& name, const Store& from, const Map& m, const Problem& p) {
-  const Sizes& s = m.s;
-  for (int64_t start = 0; start < s.k_len; start += m.ring ? 1 : s.k_len) {  // a ring's overwritten tokens are skipped
-    std::vector<int64_t> first(s.batch, start), count;
-    for (int64_t b = 0; b < s.batch; b++) count.push_back(m.ring ? m.held(b, start) : m.length[b]);
-    const int64_t tokens = m.ring ? 1 : s.k_len;
-    std::vector<float> k(s.batch * s.kv_heads * tokens * s.head_dim);
-    std::vector<float> v(s.batch * s.kv_heads * tokens * s.value_dim);
-    cache_read(from.view, {s.batch, tokens, first.data(), count.data(), k.data(), v.data()}, 2);
-    for (int64_t row = 0; row < s.batch * s.kv_heads; row++) {
-      const int64_t n = count[row / s.kv_heads], at = row * s.k_len + start;
-      const auto same = [&](const std::vector<float>& got, const std::vector<float>& want, int64_t width) {
-        same_bits(name + "read", got.data() + row * tokens * width, want.data() + at * width, n * width * 4);
-      };
-      same(k, p.k.value, s.head_dim);
-      same(v, p.v.value, s.value_dim);
-    }
-  }
-}
-
-void attend(Problem& p, const Plan& plan, const CacheView* cache, int threads) {
-  const Sizes& s = p.c.s;
-  p.out.value.assign(p.out.value.size(), kNan);
-  p.lse.assign(p.lse.size(), kNan);
-  ForwardArgs args{};
-  args.size = s;
-  args.q = tensor(p.q, s.heads, s.q_len, s.head_dim);
-  args.out = tensor(p.out, s.heads, s.q_len, s.value_dim);
-  args.lse = p.lse.data();
-  args.scale = p.scale;
-  args.extras = p.view();
-  args.cache = cache;
-  if (cache) return cached_forward(args, plan, threads);
-  args.k = tensor(p.k, s.kv_heads, s.k_len, s.head_dim);
-  args.v = tensor(p.v, s.kv_heads, s.k_len, s.value_dim);
-  forward(args, plan, DType::kFloat32, threads);
-}
-
-void check(const std::string& name, const Map& m, Problem p, DType dtype) {
-  const Sizes& s = m.s;
-  const Coded k(p.k.value, s.head_dim, dtype), v(p.v.value, s.value_dim, dtype);
-  const Problem written = p;
-  Store image(m, dtype, k.size);
-  for (int64_t b = 0; b < s.batch; b++)
-    for (int64_t kv = 0; kv < s.kv_heads; kv++)
-      for (int64_t j = 0; j < m.length[b]; j++) {
-        image.put(m, m.block(b, j) * s.kv_heads + kv, m.slot(j), k, v, (b * s.kv_heads + kv) * s.k_len + j);
-        const int64_t to = (b * s.kv_heads + kv) * s.k_len + j;
-        const int64_t from = m.held(b, j) ? (m.source(b, j) * s.kv_heads + kv) * s.k_len + j : to;
-        std::copy_n(k.value.data() + from * s.head_dim, s.head_dim, p.k.value.data() + to * s.head_dim);
-        std::copy_n(v.value.data() + from * s.value_dim, s.value_dim, p.v.value.data() + to * s.value_dim);
-      }
-  RowSpans spans = from_bool(p.dense.data(), s.batch * s.q_len, s.k_len);
-  const Plan plan({s.batch, 1, s.q_len}, s.k_len, spans.offsets, spans.spans, {});
-  const Formula want(p, false);
-  for (const std::string& isa : available_isas()) {
-    select_isa(isa);
-    const std::string what = isa + " " + name;
-    Store store(m, dtype, k.size);
-    write_all(store, m, written, m.layout.page ? 1 : 2);  // shared pages: one after the other
-    expect(same_store(store, image), what + "memory differs from what cache.h says");
-    if (m.layout.beam) store.view.beam = m.beam.data();
-    check_read(what, store, m, p);
-    attend(p, plan, &store.view, 1);
-    compare(what + "out", p.out.value, want.out, 2e-6, 5e-6);
-    compare(what + "lse", p.lse, want.lse, 2e-6, 5e-6);
-    const auto out = p.out.value, lse = p.lse;
-    attend(p, plan, &store.view, 2);
-    same_bits(what + "out of two threads", p.out.value, out);
-    same_bits(what + "lse of two threads", p.lse, lse);
-    expect(same_store(store, image), what + "memory changed");
-    if (dtype == DType::kInt8) continue;
-    attend(p, plan, nullptr, 1);
-    same_bits(what + "out of rows in memory", p.out.value, out);
-    same_bits(what + "lse of rows in memory", p.lse, lse);
-  }
-}
-
 // Problem n: sizes and features go round so that each meets each. Every second one hides pairs at random, the first
 // query, and a key that is NaN where the type has such.
-void check_all(const Layout& layout, int64_t q_len, int64_t k_len, int n, bool brief) {
+void check_all(const Kind& kind, int64_t q_len, int64_t k_len, int n, bool brief) {
   const int64_t dims[][2] = {{64, 37}, {1, 3}, {37, 64}, {80, 80}, {7, 1}, {256, 16}, {128, 40}};
   const int64_t groups[] = {4, 1, 8, 2, 32};
   const int features[] = {0, kCap | kSinks, kSlopes | kStart | kSinks, kAllFeatures};
@@ -287,17 +30,16 @@ void check_all(const Layout& layout, int64_t q_len, int64_t k_len, int n, bool b
   const Sizes s{3, group * kv_heads, kv_heads, q_len, k_len, dim, value_dim};
   const bool holes = random() % 2;
   const int feature = features[random() % 4];
-  const Map m(layout, s, random);
+  const int64_t ring = kind.ring ? std::max(q_len, k_len / 2) + 2 : 0;
+  // The first of the queries still finds its own.
+  const CacheLayout layout{kind.name, kind.page, ring, ring - q_len + 1, kind.sinks, kind.beam};
+  std::vector<int64_t> lengths;
+  for (int64_t b = 0; b < s.batch; b++)
+    lengths.push_back(kind.ring && kind.beam ? k_len : std::max<int64_t>(0, k_len - 13 * b));
+  const Map m(layout, s, lengths, random);
   Problem base({s, 1.0, false}, DType::kFloat32, feature);
   for (int64_t b = 0; b < s.batch; b++) base.start[b] = m.length[b] - q_len;
-  if (layout.page)  // what shares a page is the same
-    for (int64_t b = 1; b < s.batch; b++)
-      for (int64_t kv = 0; kv < kv_heads; kv++)
-        for (int64_t j = 0; j < std::min(m.slots, k_len); j++) {
-          const int64_t from = kv * k_len + j, to = (b * kv_heads + kv) * k_len + j;
-          std::copy_n(base.k.value.data() + from * dim, dim, base.k.value.data() + to * dim);
-          std::copy_n(base.v.value.data() + from * value_dim, value_dim, base.v.value.data() + to * value_dim);
-        }
+  share_pages(m, base);
   base.dense.assign(s.batch * q_len * k_len, 0);
   for (int64_t r = 0; r < s.batch * q_len; r++)
     for (int64_t j = 0; j < k_len; j++)
@@ -315,10 +57,11 @@ void check_all(const Layout& layout, int64_t q_len, int64_t k_len, int n, bool b
         p.v.value[(row * k_len + k_len / 2) * value_dim + value_dim - 1] = row % kv_heads ? kNan : INFINITY;
       }
     const char* types[] = {"float32", "bfloat16", "float16", "int8"};
-    check(std::string(layout.name) + " " + types[d] + " H" + std::to_string(s.heads) + "/" + std::to_string(kv_heads) +
-              " T" + std::to_string(q_len) + "x" + std::to_string(k_len) + " D" + std::to_string(dim) + "/" +
-              std::to_string(value_dim) + " features " + std::to_string(feature) + (holes ? " holes " : " "),
-          m, p, (DType)d);
+    check_cache(std::string(kind.name) + " " + types[d] + " H" + std::to_string(s.heads) + "/" +
+                    std::to_string(kv_heads) + " T" + std::to_string(q_len) + "x" + std::to_string(k_len) + " D" +
+                    std::to_string(dim) + "/" + std::to_string(value_dim) + " features " + std::to_string(feature) +
+                    (holes ? " holes " : " "),
+                m, p, (DType)d, available_isas());
   }
 }
 
@@ -328,14 +71,14 @@ void check_all(const Layout& layout, int64_t q_len, int64_t k_len, int n, bool b
 int main(int argc, char** argv) {
   const bool brief = argc > 1 && std::string(argv[1]) == "brief";
   int n = 0;
-  for (const Layout& layout : kLayouts) {
+  for (const Kind& kind : kKinds) {
     for (const int64_t q_len : {1, 3, 33})
       for (const int64_t k_len : {1, 15, 17, 255, 257, 1100}) {
         n++;
         if (q_len * k_len > 9000 && brief) continue;
-        check_all(layout, q_len, k_len, n, brief);
+        check_all(kind, q_len, k_len, n, brief);
       }
-    std::printf("%s: %d problems so far\n", layout.name, n);
+    std::printf("%s: %d problems so far\n", kind.name, n);
   }
   std::printf("%d failed\n", failures);
   return failures ? 1 : 0;

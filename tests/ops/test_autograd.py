@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import mmha
+from mmha.bias import Additive, ALiBi, Relative
 from mmha.masks import Causal, KeyPadding, Queries, Window
 
 B, H, HK, TQ, TK, D, DV = 2, 4, 2, 3, 5, 3, 2
@@ -94,6 +95,19 @@ def test_writing_into_what_the_graph_saved_is_noticed() -> None:
     q, k, v = (t.detach().float() for t in inputs())
     out = mmha.attention(q.requires_grad_(), k, v, Causal())
     k.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("part", ["sinks", "slopes", "table", "additive"])
+def test_writing_into_a_part_that_the_graph_saved_is_noticed(part: str) -> None:
+    q, k, v = inputs()
+    x = torch.rand({"sinks": (H,), "slopes": (H,), "table": (H, 5), "additive": (TQ, TK)}[part]).requires_grad_()
+    bias = {"slopes": ALiBi, "table": Relative, "additive": Additive}
+    more = {"sinks": x} if part == "sinks" else {"bias": bias[part](x)}
+    out = mmha.attention(q, k, v, **more)
+    with torch.no_grad():
+        x += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
 

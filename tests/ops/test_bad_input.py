@@ -222,6 +222,8 @@ def test_forward_mode_vmap_and_quantized_tensors_are_refused_by_name() -> None:
         torch.func.jvp(lambda x: mmha.attention(x, k, v), (q,), (torch.ones_like(q),))
     with pytest.raises(RuntimeError, match=r"mmha\.attention: torch\.vmap is not available"):
         torch.func.vmap(mmha.attention)(q[None], k[None], v[None])
+    with pytest.raises(RuntimeError, match=r"mmha\.attention: torch\.vmap is not available"):
+        torch.func.vmap(torch.ops.mmha.float_mask)(torch.zeros(2, TQ, TK))
     quantized = torch.quantize_per_tensor(q, 0.1, 0, torch.qint8)
     with pytest.raises(TypeError, match=r"`q`: expected a tensor that is not quantized, got qint8"):
         mmha.attention(quantized, k, v)

@@ -83,6 +83,21 @@ def test_compile_fullgraph(case: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(have, want)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_in_16_bits_compile_to_the_same_gradients(dtype: torch.dtype) -> None:
+    """To the bit: what rounding took away from the output goes to the backward here as well."""
+    x = inputs(dtype)
+    compiled = torch.compile(COMPILED["weights"], fullgraph=True, backend="aot_eager")
+    for have, want in zip(results(compiled, *x), results(COMPILED["weights"], *x), strict=True):
+        assert torch.equal(have, want)
+
+
+def test_the_operators_say_that_they_compile() -> None:
+    with torch._dynamo.config.patch(only_allow_pt2_compliant_ops=True):
+        compiled = torch.compile(COMPILED["weights"], fullgraph=True, backend="aot_eager")
+        assert len(results(compiled, *inputs())) == 6
+
+
 @pytest.mark.parametrize("case", ["mask outside", "tensor inside", "weights"])
 def test_compile_with_inductor(case: str) -> None:
     function, x = COMPILED[case], inputs()

@@ -114,6 +114,16 @@ def test_the_cap_comes_after_the_scale(scale: float) -> None:
     assert_near(mmha.attention(q, k, v, softcap=0.5, scale=scale), reference.attention(q, k, v, rule)[0], torch.float32)
 
 
+def test_the_cap_is_a_tanh(isa: str) -> None:
+    """A row that sees one key has that key's score as its lse: here scores from -3 to 3, and small ones."""
+    x = torch.cat([torch.linspace(-3, 3, 1009), torch.linspace(-0.01, 0.01, 101)]).view(1, 1, -1, 1)
+    ones = torch.ones_like(x)
+    for cap in (1.0, 0.37):
+        _, lse = mmha.attention(x, ones, ones, Window(0, 0), scale=1.0, softcap=cap, return_lse=True)
+        exact = cap * torch.tanh(x.double().flatten() / cap)
+        torch.testing.assert_close(lse.double().flatten(), exact, rtol=5e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", FEATURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_weights_with_every_feature(name: str, dtype: torch.dtype, isa: str) -> None:

@@ -73,6 +73,18 @@ def test_heads_that_come_side_by_side_leave_side_by_side(dtype: torch.dtype) -> 
     assert [beside(x) for x in torch.autograd.grad(mixed.sum(), (leaves[0], plain[1]))] == [True, False]
 
 
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_heads_of_a_group_side_by_side(dtype: torch.dtype, length: int, isa: str) -> None:
+    """A few queries of heads that share keys are one block of rows; they go to their own places in memory."""
+    q, k, v = tensors((2, 6, 2, length, 23, D, DV), dtype)
+    beside = q.transpose(1, 2).contiguous().transpose(1, 2)
+    for have, want in zip(
+        mmha.attention(beside, k, v, return_lse=True), mmha.attention(q, k, v, return_lse=True), strict=True
+    ):
+        assert torch.equal(have, want)
+
+
 def test_a_negative_bit_reaches_no_kernel() -> None:
     q, k, v = tensors((B, H, HK, TQ, TK, D, DV))
     for negative in (torch.complex(q, q).conj().imag, torch._neg_view(q)):
