@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,14 +47,23 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     parts = [f".state-{'0' * 12}.safetensors", ".state.json", ".t.safetensors"]
+    host = checkpoint.part_of(tmp_path / "x").name.split(".")[2]
     for part in parts:
-        (tmp_path / f"{part}.{gone.pid}.part").write_bytes(b"x")
-    others = {f"{parts[0]}.{os.getppid()}.part", f".statement.json.{gone.pid}.part", ".state.json.mine.part"}
+        (tmp_path / f"{part}.{host}.{gone.pid}.part").write_bytes(b"x")
+    others = {
+        f"{parts[0]}.{host}.{os.getppid()}.part", f".statement.json.{host}.{gone.pid}.part",
+        f".state.json.{host}.mine.part", f".state.json.another-{host}.{gone.pid}.part",
+    }  # fmt: skip
     for name in others:
         (tmp_path / name).write_bytes(b"x")
     checkpoint.save(tmp_path / "state.json", STATE, {})
     checkpoint.save(tmp_path / "t.json", STATE, {}, "t.safetensors")
     assert {p.name for p in tmp_path.iterdir() if p.name.startswith(".")} == others
+
+
+def test_any_name_of_a_machine_makes_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "a.b/c [d]*")
+    assert checkpoint.part_of(tmp_path / "x").name == f".x.a_b_c__d__.{os.getpid()}.part"
 
 
 def test_pieces_that_end_early_leave_the_old_file_whole(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import glob
 import hashlib
 import json
 import os
+import re
+import socket
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -31,12 +33,17 @@ def _digest(data: bytes) -> str:
 def part_of(path: Path) -> Path:
     """Where this process writes the file until it is whole. What killed processes left of the file is removed."""
     _sweep(path.parent, glob.escape(path.name))
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+
+
+def _host() -> str:
+    """This machine's name, for names of files: on a disk that others share, a process is known by its machine, too."""
+    return re.sub(r"\W", "_", socket.gethostname())
 
 
 def _sweep(folder: Path, names: str) -> None:
-    """Remove what is left of the files, a pattern, that processes which have ended did not finish."""
-    for part in folder.glob(f".{names}.*.part"):
+    """Remove what is left of the files, a pattern, that processes of this machine which have ended did not finish."""
+    for part in folder.glob(f".{names}.{_host()}.*.part"):
         pid = part.name.split(".")[-2]
         if pid.isdecimal() and not _runs(int(pid)):
             part.unlink(missing_ok=True)
