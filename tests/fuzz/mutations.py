@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from typing import Any
@@ -104,4 +105,4 @@ def _changed(pick: random.Random, value: Any) -> Any:
         return value[:at] + pick.choice(("", "x", "\n", " ", "\0", value)) + value[at + 1 :]
     if isinstance(value, int) and pick.random() < 0.5:
         return value + pick.choice((-1, 1, 2)) if pick.random() < 0.5 else value * pick.choice((2, -1, 1000))
-    return pick.choice(SCALARS)
+    return copy.deepcopy(pick.choice(SCALARS))

@@ -8,21 +8,26 @@ the process are findings. Each reader runs in a process of its own. `--first N -
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import importlib
 import json
 import os
+import platform
 import random
 import resource
 import shutil
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -132,8 +137,10 @@ def run(name: str, first: int, count: int) -> dict[str, str]:
         if not child:
             try:
                 _work(name, first, count, place)
-            finally:
-                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         _, status = os.waitpid(child, 0)
         if (place / "found.json").exists():
             return dict(json.loads((place / "found.json").read_text()))
@@ -151,16 +158,18 @@ def main() -> None:
     asked = parser.parse_args()
     for module in HEAVY:  # once, and not in each process
         importlib.import_module(module)
-    report = {}
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    report: dict[str, Any] = {"measured": now, "mmha": version("mmha"), "python": platform.python_version()}
+    report["readers"] = {}
     for name in [asked.reader] if asked.reader else READERS:
         found = run(name, asked.first, asked.cases)
-        report[name] = {"first": asked.first, "cases": asked.cases, "findings": found}
+        report["readers"][name] = {"first": asked.first, "cases": asked.cases, "findings": found}
         print(f"{name}: {asked.cases} cases, {len(found)} findings", flush=True)
         for number, wrong in list(found.items())[:10]:
             print(f"  case {number}: {wrong}", flush=True)
         if asked.json:
             asked.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    sys.exit(1 if any(part["findings"] for part in report.values()) else 0)
+    sys.exit(1 if any(part["findings"] for part in report["readers"].values()) else 0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from fuzz import readers
 from fuzz.kinds import HEAVY, READERS, Reader
+from fuzz.mutations import damaged_json
 from fuzz.readers import campaign, finding, spoil
 
 # The readers that need no package beside torch's and numpy's take a millisecond; the others are read less often.
@@ -78,3 +81,18 @@ def test_what_is_not_permitted_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setitem(READERS, "x", Reader(lambda folder: path, ("*",), hang))
     assert finding("x", path) == "more than 5 seconds"
+
+
+def test_a_case_is_the_same_whatever_came_before() -> None:
+    document = json.dumps({"a": [{"b": [1, 2]}, "c"], "d": {"e": 3}, "f": [0]}).encode()
+    first, again = ([damaged_json(random.Random(number), document) for number in range(2000)] for _ in range(2))
+    assert first == again
+
+
+def test_a_process_that_ends_is_a_finding(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no files today")
+
+    monkeypatch.setattr(readers, "_work", broken)
+    assert readers.run("text", 0, 1) == {"before": "the process ended with status 256"}
+    assert "no files today" in capfd.readouterr().err

@@ -208,6 +208,12 @@ def _deflated(folder: Path) -> None:
             packed.writestr(name, content)
 
 
+def _cut_off(folder: Path) -> None:
+    _pickle(folder, {"a": torch.zeros(3000)})
+    with (folder / "pytorch_model.bin").open("r+b") as stream:
+        stream.truncate(5000)
+
+
 class Payload:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return print, ("executed",)
@@ -239,6 +245,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: _pickle(f, [1]), "pytorch_model.bin: expected weights by their names, got list [1]"),
     (lambda f: _pickle(f, {"a": 1}), "pytorch_model.bin: expected weights by their names, got 1 as 'a'"),
     (lambda f: _pickle(f, {"a": torch.zeros(1).expand(10**12)}), "pytorch_model.bin: expected weights of the file's"),
+    (_cut_off, "pytorch_model.bin: expected weights written by torch.save, got others ("),
     (_deflated, "pytorch_model.bin: expected weights written by torch.save, got others (4,000,"),
 ]  # fmt: skip
 

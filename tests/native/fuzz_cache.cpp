@@ -111,6 +111,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                   " D" + std::to_string(s.head_dim) + "/" + std::to_string(s.value_dim) + " features " +
                   std::to_string(features) + " ",
               m, p, dtype, {isa}, threads);
-  if (failures) abort();
+  if (failures) {
+    std::fflush(stdout);
+    abort();
+  }
   return 0;
 }

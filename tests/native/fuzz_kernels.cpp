@@ -64,6 +64,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string name = name_of(c, isa, dtype, features, poisoned) + "gap " + std::to_string(run.layout.gap) +
                            (run.layout.swapped ? " swapped" : "") + (drawn ? " drawn " : " ");
   check(name, p, run);
-  if (failures) abort();
+  if (failures) {
+    std::fflush(stdout);
+    abort();
+  }
   return 0;
 }

@@ -96,9 +96,9 @@ def _pickled(path: Path) -> dict[str, Tensor]:
             if unpacked > size:
                 raise ValueError(f"{unpacked:,} bytes packed into {size:,}")
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle raises nearly anything, also an OSError about no file
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{path}: expected weights written by torch.save, got others ({_line(error)})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected weights by their names, got {checks.describe(found)}")
