@@ -64,11 +64,12 @@ MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t 
     for (int n = 0; n < N; n++) store(out + r * stride + (first + n) * kLanes, acc[r][n]);
 }
 
-// Vectors of keys that `rows` rows take at a time. In float32 one group has enough chains of FMAs, and memory is read
-// from one end to the other, as hardware foresees it; otherwise as many as there are registers for.
+// Vectors of keys that `rows` rows take at a time. Where several rows share a key one group, or in 16 bits two vectors,
+// have enough chains of FMAs, and memory is read from one end to the other, as hardware foresees it; otherwise as many
+// as there are registers for.
 template <class C>
 constexpr int tile_vectors(int rows) {
-  if (sizeof(C) == 4 && rows > 2) return kGroupVectors;
+  if (sizeof(C) > 1 && rows > 2) return sizeof(C) == 2 && kGroupVectors == 1 ? 2 : kGroupVectors;
   int n = 1;
   while (n < 8 && 2 * n * rows <= kGroupTiles) n *= 2;
   return n;
@@ -207,7 +208,8 @@ struct CachedRows {
       }
       if (done < p.count)
         few_group_scores(group, (p.count - done + kGroup - 1) / kGroup, st, to + done,
-                         reinterpret_cast<const char*>(p.values + done * width));
+                         near(st) ? reinterpret_cast<const char*>(group) + kNear
+                                  : reinterpret_cast<const char*>(p.values + done * width));
       if (kScaled) scale_rows(p.key_scales, part, st.few.scores, kFewStride, 1, st.few.rows);
     });
   }
@@ -215,11 +217,20 @@ struct CachedRows {
   void add_few(const Tile& tile, const Run& run, const Tile* next, ForwardState& st) const {
     for_each_piece(tile, run, kForwardKeys, [&](const Piece& p, const Run& part) {
       if (kScaled) scale_rows(p.value_scales, part, st.few.weights, st.few.weight_row, st.few.weight_key, st.few.rows);
-      add_few_values(p.values, width, width, part, tile, keys_ahead(part.first, next), st);
+      const C* ahead = near(st) ? p.values + kNear / sizeof(C) : keys_ahead(part.first, next);
+      add_few_values(p.values, width, width, part, tile, ahead, st);
     });
   }
 
  private:
+  // Keys ask for the tile's values, and these for the next tile's keys. Several rows that share 16-bit numbers are busy
+  // with a tile for so long that its lines would have left L1 again: there keys ask for keys and values for values, a
+  // little ahead, as long as they stand side by side.
+  static constexpr int64_t kNear = 16 << 10;
+  bool near(const ForwardState& st) const {
+    return sizeof(C) == 2 && st.few.rows > 2 && st.few.rows <= kTileRows && !cache.table && !cache.beam;
+  }
+
   // The next tile's keys behind its first `done`.
   const C* keys_ahead(int64_t done, const Tile* next) const {
     if (!next || next->first + done >= next->last) return nullptr;

@@ -116,8 +116,7 @@ static inline void few_softmax_lanes(Tile& tile, ForwardState& st) {
 }
 
 // O += P V of one run; v is the row of its first key. Unless `ahead` is nullptr, memory from there on is asked for
-// meanwhile, as much as is read. A value that is not finite meets only the rows that see it, for
-// 0 * inf is NaN.
+// meanwhile, as much as is read. A value that is not finite meets only the rows that see it, for 0 * inf is NaN.
 template <class E>
 static inline void add_few_values(const E* v, int64_t stride, int64_t width, const Run& run, const Tile& tile,
                                   const E* ahead, ForwardState& st) {
