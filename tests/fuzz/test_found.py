@@ -171,6 +171,30 @@ def test_a_name_in_a_container_that_is_no_text(tmp_path: Path) -> None:
     assert sound.info(path).rate == 16000
 
 
+def test_a_track_whose_codec_has_no_name(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from mmha.data import sound
+
+    path = seeds.sound(".m4a")(tmp_path)
+    data = path.read_bytes()
+    assert data.count(b"stsd") == 1
+    path.write_bytes(data.replace(b"stsd", b"st?d"))  # what names the codec
+    with pytest.raises(ValueError, match=r"sound\.m4a: expected sound of a kind that libav decodes, got one"):
+        sound.info(path)
+
+
+def test_a_chunk_that_ends_beyond_all_files(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    from mmha.data import sound
+
+    path = seeds.sound(".caf")(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[12:20] = struct.pack(">q", 2**63 - 1)  # the length of the first chunk
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"sound\.caf: expected a whole file, got one that is cut off: it ends before"):
+        sound.info(path)
+
+
 @pytest.mark.parametrize(
     ("at", "layout", "values", "message"),
     [
@@ -181,6 +205,7 @@ def test_a_name_in_a_container_that_is_no_text(tmp_path: Path) -> None:
         (123, "B", (7,), "expected a TR in the header"),
         (108, "<f", (-5.0,), "expected a NIfTI image"),
         (280, "<4f", (float("nan"),) * 4, "expected an affine of finite numbers"),
+        (280, "<4f", (0.0,) * 4, "expected an affine with voxels of some extent"),
     ],
 )
 def test_headers_of_images(tmp_path: Path, at: int, layout: str, values: tuple[Any, ...], message: str) -> None:

@@ -160,6 +160,8 @@ def _open(path: Path, dimensions: int = 4) -> Any:
         raise ValueError(f"{path}: expected an image of real numbers, got {kind}")
     if not np.isfinite(affine).all():
         raise ValueError(f"{path}: expected an affine of finite numbers, got NaN or infinity")
+    if np.linalg.matrix_rank(affine[:3, :3] / np.abs(affine[:3, :3]).max(0).clip(1e-30)) < 3:
+        raise ValueError(f"{path}: expected an affine with voxels of some extent, got one that makes them flat")
     # What a header claims takes memory: no more of it than the file can hold.
     most = path.stat().st_size * {".nii": 1, ".gz": DENSEST}.get(path.suffix, DENSEST)
     if math.prod(shape) * kind.itemsize > most:

@@ -186,6 +186,8 @@ class _Container:
             track = self._track(container)
             seconds = float(track.duration * track.time_base) if track.duration else (container.duration or 0) / 1e6
             context = track.codec_context
+            if context is None:
+                raise ValueError(f"{path}: expected sound of a kind that libav decodes, got one that it does not know")
             count = round(seconds * context.sample_rate)
             self.info = Info(context.sample_rate, context.channels, count, self.name.upper(), context.name.upper())
 

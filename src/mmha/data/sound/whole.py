@@ -62,7 +62,7 @@ def _caf_chunks(stream: BinaryIO, size: int) -> str:
         length = int.from_bytes(head[4:], "big", signed=True)
         if head[:4] == b"data":
             return _lost(length, size - stream.tell())
-        stream.seek(max(0, length), os.SEEK_CUR)
+        stream.seek(min(max(0, length), size), os.SEEK_CUR)  # a file system has a furthest place, too
     return "it ends before its samples"
 
 
