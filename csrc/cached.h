@@ -290,8 +290,11 @@ static inline float quantise_row(const float* x, int64_t width, int8_t* to, int6
   float most = 0.0f;
   for (int64_t d = 0; d < width; d++) most = most > __builtin_fabsf(x[d]) ? most : __builtin_fabsf(x[d]);
   const float scale = most / 127.0f;
-  for (int64_t d = 0; d < width; d++)
-    to[d * step] = scale > 0.0f ? (int8_t)__builtin_nearbyintf(x[d] / scale) : (int8_t)0;
+  for (int64_t d = 0; d < width; d++) {
+    // Where the scale is subnormal it may be rounded down so far that the largest quotient leaves int8.
+    const float n = scale > 0.0f ? __builtin_nearbyintf(x[d] / scale) : 0.0f;
+    to[d * step] = (int8_t)(n > 127.0f ? 127.0f : n < -127.0f ? -127.0f : n);
+  }
   return scale;
 }
 

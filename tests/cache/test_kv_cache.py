@@ -271,6 +271,16 @@ def test_a_cache_takes_the_memory_of_its_numbers(dtype: torch.dtype, size: int) 
     assert numbers + scales <= cache.nbytes <= 1.05 * (numbers + scales) + 4096 + 8 * 7 * 1024
 
 
+def test_int8_of_subnormal_numbers_keeps_their_signs() -> None:
+    # max / 127 rounds from 1.13 to 1 times the smallest number there is, and the largest over it is 143.
+    small = torch.full((1, 1, 1, 16), 143 * 2.0**-149)
+    cache = KVCache(1, 1, 4, 16, dtype=torch.int8)
+    cache.append(small, -small)
+    k, v = cache.to_dense()[:2]
+    torch.testing.assert_close(k, torch.full_like(k, 127 * 2.0**-149), rtol=0, atol=0)
+    torch.testing.assert_close(v, -k, rtol=0, atol=0)
+
+
 def test_attention_over_int8_is_within_its_tolerance_of_the_numbers_given() -> None:
     for dim in (16, 37, 64, 128, 256):
         cache = KVCache(2, 4, 331, dim, dtype=torch.int8)
