@@ -25,7 +25,7 @@ Noisy = Annotated[str, typer.Argument(metavar="NOISY", help="A sound file, a fol
 Clean = Annotated[str, typer.Argument(metavar="CLEAN", help="Where to: a file or folder, or - for raw samples.")]
 Gain = Annotated[str, typer.Option(help="mmse-lsa, mmse-stsa, wf, srwf, cwf, irm or ibm (leaves least noise).")]
 Window = Annotated[int | None, typer.Option(help="Frames of 16 ms to look back on. Default: the model's.")]
-Weights = Annotated[str, typer.Option(help="float32, bfloat16, or int8: a live stream costs least, less exact.")]
+Weights = Annotated[str, typer.Option(help="float32 (exact), bfloat16, or int8 (a live stream costs least).")]
 Model = Annotated[Path | None, typer.Option(metavar="FILE", help="A model from `mmha train speech`.")]
 Rate = Annotated[int | None, typer.Option(help=f"With - for NOISY: its samples a second. Default {RATE}.")]
 Channels = Annotated[int | None, typer.Option(help=f"With - for NOISY: its channels. Default {CHANNELS}.")]
