@@ -38,7 +38,8 @@ ENGLISH: Words = {
     "{run[count]} stretches of voices that training chose on, at {ratios} dB.",
     "variants": "| | weights | loss | ",
     "streaming": "`make bench-streaming` on {run[measured]:.10}, {run[machine][cpu]}, kernels for "
-    "{run[machine][kernels][isa]}, one thread:",
+    "{run[machine][kernels][isa]}, one thread; memory is the most that the process has held so far, one row after the "
+    "other:",
     "stream": "| network | weights | minute | ms a frame, median | 99th of 100 | × real time | memory, MB |",
     "published": "published, 4.1 million weights",
     "small": "small, the one that ships",
@@ -67,7 +68,7 @@ CHINESE: Words = {
     "causal, unbounded": "因果，不设界限",
     "causal TCN": "因果 TCN",
     "streaming": "`make bench-streaming`，{run[measured]:.10}，{run[machine][cpu]}，{run[machine][kernels][isa]} "
-    "内核，单线程：",
+    "内核，单线程；内存是进程到此为止占用的最大值，各行依次运行：",
     "stream": "| 网络 | 权重 | 分钟 | 每帧毫秒，中位数 | 100 次中的第 99 | × 实时 | 内存，MB |",
     "published": "published，410 万权重",
     "small": "small，附带的那个",
