@@ -122,6 +122,9 @@ def campaign(name: str, first: int, count: int, place: Path) -> dict[int, str]:
 
 def _work(name: str, first: int, count: int, place: Path) -> None:
     """One reader, with a limit to its memory."""
+    import torch
+
+    torch.set_num_threads(1)  # the parent's threads did not come along, and torch would wait for them
     campaign(name, first, 2, place / "before")  # everything is imported
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + ADDRESSES, pages + ADDRESSES))
