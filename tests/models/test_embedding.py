@@ -127,12 +127,12 @@ def test_a_folder_says_how_its_model_pools(tmp_path: Path, files: dict[str, Any]
         ({"modules.json": 3}, "modules.json: expected a list of modules, got 3"),
         ({"modules.json": ["x"]}, "modules.json: expected a list of modules, got list ['x']"),
         (
-            {"modules.json": [*MODULES, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]},
-            "modules.json: expected modules Transformer, Pooling and Normalize, got Dense",
+            {"modules.json": [*MODULES, {"path": "2_Dense", "type": "sentence_transformers.models.De\nnse"}]},
+            r"modules.json: expected modules Transformer, Pooling and Normalize, got 'De\nnse'",
         ),
         (
-            {"modules.json": MODULES, "1_Pooling/config.json": {"pooling_mode_max_tokens": True}},
-            "1_Pooling/config.json: expected pooling by mean_tokens or cls_token, got max_tokens",
+            {"modules.json": MODULES, "1_Pooling/config.json": {"pooling_mode_max\ntokens": True}},
+            r"1_Pooling/config.json: expected pooling by mean_tokens or cls_token, got 'max\ntokens'",
         ),
         (
             {"modules.json": MODULES, "sentence_bert_config.json": {"max_seq_length": 2}},

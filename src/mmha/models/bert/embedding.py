@@ -97,7 +97,7 @@ def read_pooling(place: Path | str) -> Pooling:
     flags = untrusted.document(settings) if settings.exists() else {"pooling_mode_mean_tokens": True}
     chosen = sorted(name.removeprefix("pooling_mode_") for name, on in flags.items() if on is True and "_mode_" in name)
     if chosen not in (["mean_tokens"], ["cls_token"]):
-        got = " and ".join(chosen) or "none"
+        got = " and ".join(map(repr, chosen)) or "none"  # repr: a name in a file may hold line breaks
         raise ValueError(f"{settings}: expected pooling by mean_tokens or cls_token, got {got}")
     tokens = untrusted.document(length).get("max_seq_length") if length.exists() else None
     try:
@@ -114,5 +114,5 @@ def _places(content: Any, path: Path) -> dict[str, str]:
         raise ValueError(f"{path}: expected a list of modules, got {checks.describe(content)}") from None
     for kind in found:
         if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise ValueError(f"{path}: expected modules Transformer, Pooling and Normalize, got {kind}")
+            raise ValueError(f"{path}: expected modules Transformer, Pooling and Normalize, got {kind!r}")
     return found
