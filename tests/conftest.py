@@ -26,22 +26,23 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For thousands of tiny steps: on a busy machine waiting for a second thread takes longer than they do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    yield from _threads(1)
 
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """For what is shared out between threads, on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    yield from _threads(2)
 
 
 @pytest.fixture

@@ -62,13 +62,14 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
+@pytest.mark.usefixtures("one_thread")  # as each of the two has: sums of products in another order differ by 1e-6
 def test_two_processes_train_as_one_on_shares_of_the_weights(tmp_path: Path) -> None:
     """Losses, weights, optimizer and means; the parts hold unequal numbers of tokens, and dropout is on."""
     same = {"average": 0.9, "clip": 1e9}  # a gradient that is cut does not show a wrong scale
     settings = same | {"devices": 2, "strategy": "fsdp", "checkpoint_activations": True}
     said, err = finish(start(tmp_path / "two", settings))
     assert err == ""
-    assert largest_difference(tensors(tmp_path / "two"), alone(tmp_path / "one", **same)) < 5e-6
+    assert largest_difference(tensors(tmp_path / "two"), alone(tmp_path / "one", **same)) < 1e-6
     document = [json.loads((tmp_path / name / "state.json").read_text())["progress"] for name in ("one", "two")]
     assert document[0]["history"][-1]["score"] == pytest.approx(document[1]["history"][-1]["score"], rel=1e-6)
     assert document[0]["loss"] == pytest.approx(float(said.split()[-1]), rel=1e-6)
