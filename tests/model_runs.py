@@ -45,7 +45,9 @@ def main(name: str, folder: str, changes: str) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(5)
     settings = replace(SETTINGS, **json.loads(changes))
-    {"albert": fit_albert, "translator": fit_translator}[name](lambda model: Run(model, settings, Path(folder)))
+    {"albert": fit_albert, "translator": fit_translator}[name](
+        lambda model: Run(model.double(), settings, Path(folder))
+    )
 
 
 if __name__ == "__main__":

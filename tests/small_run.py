@@ -63,9 +63,15 @@ def counts(batch: Batch) -> list[int]:
     return [len(batch[0]), len(batch[1])]
 
 
-def new_run(folder: Path, settings: Settings = SETTINGS, dropout: float = 0.3, about: Any = None) -> Run:
+def new_run(
+    folder: Path,
+    settings: Settings = SETTINGS,
+    dropout: float = 0.3,
+    about: Any = None,
+    dtype: torch.dtype = torch.float32,
+) -> Run:
     torch.manual_seed(settings.seed)
-    return Run(Encoder(dropout), settings, folder, about)
+    return Run(Encoder(dropout).to(dtype), settings, folder, about)
 
 
 def fit(run: Run, show: Callable[[Progress], None] = lambda progress: None) -> Progress:
@@ -81,10 +87,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--double", action="store_true")
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    run = new_run(given.folder, replace(SETTINGS, **given.settings), given.dropout)
+    dtype = torch.float64 if given.double else torch.float32
+    run = new_run(given.folder, replace(SETTINGS, **given.settings), given.dropout, dtype=dtype)
     if given.resume:
         run.resume()
     fit(run, lambda at: print(at.step, at.loss, flush=True))

@@ -150,7 +150,8 @@ class Training(pl.LightningModule):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_at(part.step, settings)
         torch.manual_seed(((settings.seed * 1_000_003 + part.step) * 65_537 + part.number) % 2**63)
-        sums = self.call(self.loss, part.batch).reshape(-1).float()
+        sums = self.call(self.loss, part.batch).reshape(-1)
+        sums = sums.to(torch.promote_types(sums.dtype, torch.float32))  # of bfloat16 the mean would keep 8 bits
         checks.require(len(sums) == len(self.totals), "loss", f"{len(self.totals)} sums, as counts", len(sums))
         value: Tensor = (sums / self.totals).sum()
         self.value += value.item()
