@@ -29,6 +29,11 @@ FAILING: list[tuple[Callable[[], object], type[Exception], str]] = [
         "`size`: expected an integer, got an int64 tensor of shape ()",
     ),
     (lambda: checks.number("scale", float("inf")), ValueError, "`scale`: expected a finite number, got inf"),
+    (
+        lambda: checks.number("scale", 10**5000),
+        ValueError,
+        "`scale`: expected a finite number, got an integer beyond all floats",
+    ),
     (lambda: checks.number("scale", -1, 0.0), ValueError, "`scale`: expected a finite number >= 0.0, got -1.0"),
     (lambda: checks.number("scale", True), TypeError, "`scale`: expected a finite number, got True"),
     (lambda: checks.number("scale", "2"), TypeError, "`scale`: expected a finite number, got str '2'"),

@@ -148,7 +148,10 @@ def number(argument: str, value: Any, minimum: float | None = None) -> float:
     expected = "a finite number" if minimum is None else f"a finite number >= {minimum}"
     if isinstance(value, bool) or is_tensor(value) or not isinstance(value, numbers.Real):
         raise type_error(argument, expected, value)
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        raise value_error(argument, expected, "an integer beyond all floats") from None
     finite = result - result == 0.0
     if not finite or (minimum is not None and result < minimum):
         raise value_error(argument, expected, repr(result))

@@ -168,6 +168,18 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("closed", "words", "said"),
+    [
+        ("<&- 2>&-", ["tag"], (2, b"", b"")),
+        (">&-", ["mask", "causal"], (0, b"", b"")),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(closed: str, words: list[str], said: tuple[int, bytes, bytes]) -> None:
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, *words], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == said
+
+
 def test_a_pipe_gets_no_colour_and_an_old_encoding_no_crash() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "40"}
     done = subprocess.run([*PROGRAM, "mask", "causal"], capture_output=True, text=True, check=True, env=environment)

@@ -147,6 +147,10 @@ def test_a_folder_is_mirrored_and_a_bad_file_stops_no_other(
     assert out.endswith("2 of 3 files cleaned\n")
     (noisy / "a.wav").unlink()
     run(capsys, place, noisy, clean)
+    (noisy / "deep").rename(noisy / "odd")
+    (clean / "odd").write_text("in the way of a folder")
+    _, err = run(capsys, place, noisy, clean, code=2)
+    assert err == f"mmha: {clean / 'odd' / 'er'}: Not a directory\n"
 
 
 def test_the_gain_and_the_window_are_those_asked_for(

@@ -279,3 +279,21 @@ def test_autocast_leaves_bias_and_sinks_alone() -> None:
     assert torch.equal(have, want)
     for g in torch.autograd.grad(have.float().sum(), (q, table, sinks)):
         assert g.dtype == torch.float32
+
+
+@pytest.mark.parametrize("number", [-1e300, 1e300, torch.finfo(torch.float64).min], ids=str)
+@pytest.mark.parametrize("kind", ["mask", "additive", "slopes", "table", "sinks"])
+def test_numbers_beyond_float32_are_numbers(kind: str, number: float) -> None:
+    q, k, v = (x.detach() for x in inputs())
+    dense = torch.zeros(TQ, TK, dtype=torch.float64)
+    dense[1], dense[2, 1:] = number, number
+    given: dict[str, Any] = {
+        "mask": {"mask": dense},
+        "additive": {"bias": Additive(dense)},
+        "slopes": {"bias": ALiBi(torch.full((H,), abs(number), dtype=torch.float64))},
+        "table": {"bias": Relative(torch.full((H, 1), number, dtype=torch.float64))},
+        "sinks": {"sinks": torch.full((H,), number, dtype=torch.float64)},
+    }[kind]
+    exact = mmha.attention(q.double(), k.double(), v.double(), **given)
+    assert exact.isfinite().all()
+    assert_near(mmha.attention(q, k, v, **given), exact, torch.float32)

@@ -157,7 +157,10 @@ class KVCache(Cache):
 
     def _point(self, table: Tensor | None) -> None:
         self._beam = table
-        self._native.point(0, 0, 0 if table is None else table.data_ptr())
+        self._look()
+
+    def _look(self) -> None:
+        self._native.point(0, 0, 0 if self._beam is None else self._beam.data_ptr())
 
     def _make_room(self, first: Tensor, stop: Tensor) -> None:
         self._level = False

@@ -72,6 +72,11 @@ class PagedKVCache:
         self._next = 0
         self._version = 0  # views look whether anything changed
 
+    def __repr__(self) -> str:
+        memory, name = self._memory, str(self._memory.dtype).removeprefix("torch.")
+        dims = f"kv_heads={memory.kv_heads}, head_dim={memory.dims[0]}, value_dim={memory.dims[1]}"
+        return f"PagedKVCache(num_blocks={self.num_blocks}, block_size={self.block_size}, {dims}, dtype={name})"
+
     @property
     def free_blocks(self) -> int:
         """How many blocks no sequence holds."""
@@ -248,8 +253,11 @@ class PagedRows(Cache):
         for own, row in zip(table, rows, strict=True):
             own[: len(row.blocks)] = row.blocks  # a copy of memory, not number by number
         self._table = torch.from_numpy(table)
-        self._native.point(self._table.data_ptr() if self._table.numel() else 0, width, 0)
+        self._look()
         self._seen = self.pool._version
+
+    def _look(self) -> None:
+        self._native.point(self._table.data_ptr() if self._table.numel() else 0, self._table.shape[1], 0)
 
     def _make_room(self, first: Tensor, stop: Tensor) -> None:
         rows, starts, ends = self._rows(), first.tolist(), stop.tolist()

@@ -30,7 +30,7 @@ from mmha.cli import (
     translate,
     view,
 )
-from mmha.cli.printing import examples
+from mmha.cli.printing import examples, worded
 
 # typer keeps its own copy of click's classes or not, depending on its version: this names the base of either.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit code; an error is one line on stderr."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe in an old encoding shows "?" for a glyph it lacks; it does not end the program.
         if hasattr(stream, "reconfigure"):
@@ -112,6 +113,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return report(error)
 
 
+def open_closed_streams() -> None:
+    """Nothing comes from a stream that was closed (`mmha ... <&-`), and what is written to it goes nowhere.
+
+    Otherwise the next file to be opened would get its number, and what is meant for the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (until the end)
+
+
 def report(error: Exception) -> int:
     """Say the error in one line on stderr; the exit code is 2 when the input was at fault and 1 when we were."""
     if isinstance(error, BrokenPipeError):  # the reader has left (`mmha ... | head`): nothing to say, nobody to hear
@@ -123,10 +134,8 @@ def report(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         where = f" (see '{context.command_path} --help')" if context else ""
         return complain(error.format_message().rstrip(".") + where, 2)  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return complain(f"{os.fspath(error.filename)}: {error.strerror}", 2)
     if isinstance(error, USER_ERRORS):
-        return complain(str(error) or type(error).__name__, 2)
+        return complain(worded(error), 2)
     return complain(f"{type(error).__name__}: {error} (a bug of ours: MMHA_TRACEBACK=1 shows where)", 1)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmha import checks
 from mmha.cli.files import writable
-from mmha.cli.printing import console, print_json
+from mmha.cli.printing import console, print_json, worded
 from mmha.data import sound
 from mmha.models.mhanet import Recording
 
@@ -112,8 +112,8 @@ def _folder(enhancer: Enhancer, noisy: Path, clean: Path) -> Iterator[dict[str, 
                 target.parent.mkdir(parents=True, exist_ok=True)
                 yield one(enhancer, path, target, told)
             except (ValueError, TypeError, OSError) as error:
-                console(stderr=True).print(f"mmha: {error}", markup=False)
-                yield {"noisy": str(path), "error": str(error)}
+                console(stderr=True).print(f"mmha: {worded(error)}", markup=False)
+                yield {"noisy": str(path), "error": worded(error)}
 
 
 def _name(path: Path) -> str:

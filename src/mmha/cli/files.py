@@ -6,13 +6,19 @@ from pathlib import Path
 
 
 def writable(option: str, path: Path | None) -> None:
-    """Raise FileNotFoundError or IsADirectoryError when `path` cannot become a file."""
+    """Raise FileNotFoundError, IsADirectoryError or another OSError when `path` cannot become a file."""
     if path is None:
         return
     if path.is_dir():
         raise IsADirectoryError(21, f"expected a file for {option}, got a folder", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(2, f"no such folder, for {option} {path.name}", str(path.parent))
+    from tempfile import TemporaryFile
+
+    try:
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:  # it would name a file that nobody asked for
+        raise type(error)(error.errno, f"{error.strerror}, for {option} {path.name}", str(path.parent)) from None
 
 
 def drawable(option: str, path: Path | None) -> None:

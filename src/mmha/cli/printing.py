@@ -6,6 +6,7 @@ rich is imported when a command prints and not before: `mmha --help` has 0.3 s i
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,17 @@ def console(stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     """One JSON document on stdout, readable in any encoding."""
     print(json.dumps(value, indent=2))
+
+
+def worded(error: Exception) -> str:
+    """What an error says, the file first that it is about.
+
+    >>> worded(FileNotFoundError(2, "No such file or directory", "a.wav"))
+    'a.wav: No such file or directory'
+    """
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def harmless(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -83,6 +84,19 @@ class Cache:
             (self.batch, memory.kv_heads, memory.dims[0]), (memory.dims[1], memory.slots, memory.groups),
             (self.window or 0, self.sinks, self._ring),
         )  # fmt: skip
+
+    @torch.inference_mode(False)
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A cache with memory of its own that has seen the same tokens: of rows of a pool, with a pool of its own."""
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update({name: copy.deepcopy(x, memo) for name, x in vars(self).items() if name != "_native"})
+        made._hold(torch.stack((self._lengths, self._kept)))
+        made._look()
+        return made
+
+    def _look(self) -> None:
+        """Tell the kernels of the table through which rows find their tokens, if there is one."""
+        raise NotImplementedError
 
     @property
     def lengths(self) -> Tensor:

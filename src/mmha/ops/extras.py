@@ -11,6 +11,7 @@ from mmha import _kernels
 from mmha.ops.call import Call
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+LARGEST = 2.0**127  # the kernels' scores are in base 2, and as such below float32's largest
 
 
 class Extras(NamedTuple):
@@ -25,11 +26,11 @@ def make_extras(call: Call, batch: int) -> Extras | None:
     """All of the call but its mask and scale; None when there is nothing of it."""
     if call.softcap is None and not call.dropout_p and not call.parts():
         return None
-    slopes, table, sinks = (_packed(x, torch.float32) for x in (call.slopes, call.table, call.sinks))
+    slopes, table, sinks = (_single(x) for x in (call.slopes, call.table, call.sinks))
     start = None
     if call.q_start is not None and (slopes is not None or table is not None):
-        start = _packed(call.q_start.expand(batch), torch.int64)
-    additives = [x if x.dtype in DTYPES else x.float() for x in call.additives]
+        start = call.q_start.expand(batch).to(torch.int64).contiguous()
+    additives = [x if x.dtype in DTYPES else narrowed(x) for x in call.additives]
     dropout_p, seed = (0.0, 0) if call.seed is None else (call.dropout_p, int(call.seed))
     native = (
         call.softcap or 0.0, _address(start), _address(slopes), _table(table), [at_numbers(x) for x in additives],
@@ -42,8 +43,15 @@ def make_extras(call: Call, batch: int) -> Extras | None:
 NO_EXTRAS = Extras((0.0, 0, 0, (0, 0, 0), [], 0, 0.0, 0), (), None)
 
 
-def _packed(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if x is None else x.to(dtype).contiguous()
+def narrowed(x: Tensor) -> Tensor:
+    """The numbers in float32, where a finite one stays finite: float64's least, say, which hides nothing."""
+    if x.dtype != torch.float64:
+        return x.float()
+    return torch.where(x.isinf(), x, x.clamp(-LARGEST, LARGEST)).float()
+
+
+def _single(x: Tensor | None) -> Tensor | None:
+    return None if x is None else narrowed(x).contiguous()
 
 
 def _address(x: Tensor | None) -> int:
