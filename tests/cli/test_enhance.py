@@ -249,6 +249,7 @@ def test_a_picture(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[st
         (("a.wav", "b.wav", "--rate", "8000"), "`--rate`: expected it with - for NOISY, got it with a file"),
         (("a.wav", "b.wav", "--format", "s16le"), "`--format`: expected it with -, got it with files"),
         (("-", "-", "--format", "mp3"), "`--format`: expected 's16le', 's32le' or 'f32le', got 'mp3'"),
+        (("-", "-", "--channels", "0"), "`--channels`: expected an integer >= 1, got 0"),
         (("a.wav", "-", "--json"), "`--json`: expected it with a file for CLEAN, got it with -"),
         (("-", "b.wav", "--plot", "p.png"), "`--plot`: expected it with files, got it with -"),
         ((".", "."), "`CLEAN`: expected another folder than NOISY, got ."),
@@ -284,6 +285,11 @@ def test_bad_input_is_one_line(
     assert re.match(f"mmha: {message}", err), err
     assert err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_signalling_nan_is_decoded_without_a_warning() -> None:
+    bits = np.array([0x7FA00000, 0x7FC00000], "<u4").tobytes()
+    assert np.isnan(enhance_pipe.Raw("f32le", 16000, 1).decode(bits)).all()
 
 
 def test_the_shipped_network_takes_noise_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

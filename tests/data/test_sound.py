@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,18 @@ def test_a_stream_of_unknown_length_is_taken_to_its_end(tmp_path: Path) -> None:
         else:
             with pytest.raises(ValueError, match="cut off: 2 of 102 bytes are missing"):
                 sound.read(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(ValueError, match=r"a.wav: expected a file on a disk, got a pipe or a device$"):
+        sound.info(tmp_path / "a.wav")
+
+
+def test_a_file_may_be_called_what_stands_for_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write(tmp_path / "-", tone(7, 16000), 16000, format="WAV")
+    assert sound.read(Path("-")).shape == (1, 7)
 
 
 def test_what_is_no_sound_or_no_number_is_one_line(tmp_path: Path) -> None:

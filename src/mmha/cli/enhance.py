@@ -65,7 +65,9 @@ def enhance(
     if piped:
         from mmha.cli import enhance_pipe
 
-        raw = enhance_pipe.Raw(format or FORMAT, RATE if rate is None else rate, channels or CHANNELS)
+        raw = enhance_pipe.Raw(
+            format or FORMAT, RATE if rate is None else rate, CHANNELS if channels is None else channels
+        )
         raise typer.Exit(enhance_pipe.run(enhancer, noisy, clean, raw, json))
     from mmha.cli import enhance_files
 

@@ -49,7 +49,8 @@ class Raw:
     def decode(self, data: bytes) -> Samples:
         """Bytes → float32 (n, channels)."""
         name, full, _ = FORMATS[self.format]
-        return (np.frombuffer(data, name) / full).astype(np.float32).reshape(-1, self.channels)
+        with np.errstate(invalid="ignore"):  # NaN is told as such
+            return (np.frombuffer(data, name) / full).astype(np.float32).reshape(-1, self.channels)
 
     def encode(self, block: Samples) -> bytes:
         """The way back; what has been limited to full scale fits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -81,6 +82,9 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # it is opened more than once, and read from the end, too
+            raise ValueError(f"{path}: expected a file on a disk, got a pipe or a device")
         with path.open("rb"):  # what is not there or may not be read is said by the system itself
             pass
         self._source = _source(path)
@@ -148,7 +152,7 @@ class _Sndfile:
             raise ValueError(f"{path}: expected a whole file, got one that is cut off: {lost}")
         self.path, self.error = path, soundfile.LibsndfileError
         try:
-            self.file = soundfile.SoundFile(path)
+            self.file = soundfile.SoundFile(path.absolute())  # "-" alone would be standard input
         except soundfile.LibsndfileError as error:
             raise _no_sound(path, error) from None
         file = self.file
