@@ -1,10 +1,11 @@
 """Speech enhancers on a voice and noises that mmha's was not trained on: noisereduce, RNNoise, DeepFilterNet3, mmha.
 
-    python benchmarks/speech.py [--count 38] [--model runs/speech/mhanet.json] [--dev] [--json FILE]
+    python benchmarks/speech.py [--count 38] [--model runs/speech/mhanet.json] [--dev] [--voices FOLDER] [--json FILE]
 
 The voice is the Italian man of `prompts-it`, the noises are traffic, markets, trains, windmills and crowds of
 `city-noise` (`mmha.data.speech` says which); each stretch of speech meets one section of noise at every ratio of speech
-to noise. With --dev they are those that training chose on, to compare gains or models without reading the test set.
+to noise. With --dev they are those that training chose on, to compare gains or models without reading the test set;
+with --voices the voices are those of a folder of your own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from speech_section import tables
-from speech_sides import Side, ours, present
+from speech_sides import Side, noisy, ours, present
 
 from mmha import checkpoint
 from mmha.bench.machine import machine
@@ -31,6 +32,7 @@ from mmha.data import speech as recordings
 from mmha.metrics.speech import measures
 from mmha.models import mhanet
 from mmha.models.mhanet.config import SHIPPED
+from mmha.models.mhanet.stream import GAIN, LIMIT, RELEASE
 
 RATIOS = (-5, 0, 5, 10, 15)  # dB
 SHORTEST, LONGEST = 40_000, 128_000  # samples of speech: 2.5 to 8 s
@@ -91,20 +93,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=38, help="stretches of speech")
     parser.add_argument("--model", type=Path, default=SHIPPED)
-    parser.add_argument("--gain", nargs="+", default=["mmse-lsa"], choices=list(mhanet.GAINS))
+    parser.add_argument("--gain", nargs="+", default=[GAIN], choices=list(mhanet.GAINS))
+    parser.add_argument("--release", type=float, default=RELEASE)
+    parser.add_argument("--limit", type=float, default=LIMIT)
     parser.add_argument("--dev", action="store_true", help="the voices and noises that training chose on; ours alone")
+    parser.add_argument("--voices", type=Path, help="with --dev: sound files of other voices")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.voices and not options.dev:
+        parser.error("--voices: expected it with --dev")
     torch.set_num_threads(1)
     names = (*recordings.VOICES, recordings.TEST_VOICE, *recordings.NOISES)
     folders = {name: registry.get(name) for name in names}
     voices, noises = recordings.voices(folders), recordings.noises(folders)
     part = "dev" if options.dev else "test"
-    sides, missing = ({}, {}) if options.dev else present()
+    spoken = recordings.files(options.voices) if options.voices else getattr(voices, part)
+    sides, missing = ({"noisy": noisy()}, {}) if options.dev else present()
     model = mhanet.load(options.model)
     for gain in options.gain:
-        sides[f"mmha {gain}" if len(options.gain) > 1 else "mmha"] = ours(model, gain)
-    rows = judge(sides, mixtures(getattr(voices, part), getattr(noises, part), options.count))
+        sides[f"mmha {gain}" if len(options.gain) > 1 else "mmha"] = ours(model, gain, options.release, options.limit)
+    rows = judge(sides, mixtures(spoken, getattr(noises, part), options.count))
     run = {
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmha.models import mhanet
+from mmha.models.mhanet.stream import LIMIT, RELEASE
 
 RATE, THEIRS = 16000, 48000
 Sound = NDArray[np.float32]
@@ -79,9 +80,9 @@ def deepfilternet() -> Side:
     return run
 
 
-def ours(model: mhanet.MHANet, gain: str) -> Side:
+def ours(model: mhanet.MHANet, gain: str, release: float = RELEASE, limit: float = LIMIT) -> Side:
     """mmha's stream, with the window of the model."""
-    enhancer = mhanet.Enhancer(model, gain)
+    enhancer = mhanet.Enhancer(model, gain, release=release, limit=limit)
     return lambda sound: enhancer.enhance(torch.from_numpy(sound)).numpy()
 
 

@@ -21,28 +21,28 @@ from mmha.metrics.speech import measures
 from mmha.models import mhanet
 from mmha.models.mhanet.config import SHIPPED
 from mmha.models.mhanet.frames import SHIFT
-from mmha.models.mhanet.gains import Table
+from mmha.models.mhanet.gains import Shape
 from mmha.models.mhanet.stream import WEIGHTS
 
 
-class Noted(Table):
-    """A table of gains that keeps those it gave."""
+class Noted(Shape):
+    """A shape of gains that keeps those it gave."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, release: float, limit: float) -> None:
+        super().__init__(release, limit)
         self.given: list[Tensor] = []
 
-    def __call__(self, decibels: Tensor) -> Tensor:
-        self.given.append(super().__call__(decibels))
+    def __call__(self, gains: Tensor, last: Tensor) -> Tensor:
+        self.given.append(super().__call__(gains, last))
         return self.given[-1]
 
 
 def run(enhancer: mhanet.Enhancer, noisy: NDArray[np.float32]) -> tuple[NDArray[np.float32], Tensor]:
     """What comes out, in line with what went in, and the gains, float32 (frames, 257)."""
-    enhancer.table = table = Noted(enhancer.gain)
+    enhancer.shape = shape = Noted(enhancer.shape.release, enhancer.shape.limit)
     stream = enhancer.stream()
     pieces = [*map(stream.push, torch.from_numpy(noisy).split(SHIFT)), stream.finish()]
-    return torch.cat(pieces)[SHIFT:][: len(noisy)].numpy(), torch.cat(table.given, 1)[0]
+    return torch.cat(pieces)[SHIFT:][: len(noisy)].numpy(), torch.cat(shape.given, 1)[0]
 
 
 def main() -> None:

@@ -153,13 +153,15 @@ def test_a_folder_is_mirrored_and_a_bad_file_stops_no_other(
     assert err == f"mmha: {clean / 'odd' / 'er'}: Not a directory\n"
 
 
-def test_the_gain_and_the_window_are_those_asked_for(
+def test_the_options_are_those_asked_for(
     tmp_path: Path, place: Path, enhancer: mhanet.Enhancer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     soundfile.write(tmp_path / "a.wav", noise(5003), 16000, subtype="FLOAT")
     x = torch.from_numpy(sound.read(tmp_path / "a.wav")[0])
     for options, other in (
         (("--gain", "ibm"), mhanet.Enhancer(enhancer.model, "ibm")),
+        (("--release", "inf"), mhanet.Enhancer(enhancer.model, release=np.inf)),
+        (("--limit", "7"), mhanet.Enhancer(enhancer.model, limit=7.0)),
         (("--window", "2"), mhanet.Enhancer(enhancer.model, window=2)),
         (("--weights", "bfloat16"), mhanet.Enhancer(enhancer.model, weights="bfloat16")),
         (("--weights", "int8"), mhanet.Enhancer(enhancer.model, weights="int8")),
@@ -244,6 +246,8 @@ def test_a_picture(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[st
         (("a.wav", "none/b.wav"), "none: no such folder, for CLEAN b.wav"),
         (("a.wav", "b.opus"), "`CLEAN`: expected a format that holds 11025 Hz, 1 channels, OPUS, got b.opus"),
         (("a.wav", "b.wav", "--gain", "best"), "`--gain`: expected 'mmse-lsa', .*, got 'best'"),
+        (("a.wav", "b.wav", "--release", "-3"), "`--release`: expected dB a second > 0, got -3.0"),
+        (("a.wav", "b.wav", "--limit", "nan"), "`--limit`: expected a finite number, got nan"),
         (("a.wav", "b.wav", "--weights", "int4"), "`--weights`: expected 'float32', 'bfloat16' or 'int8', got 'int4'"),
         (("a.wav", "b.wav", "--window", "6"), "`--window`: expected an integer >= 1 and <= 5, got 6"),
         (("a.wav", "b.wav", "--rate", "8000"), "`--rate`: expected it with - for NOISY, got it with a file"),

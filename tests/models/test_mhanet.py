@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,8 +105,16 @@ def offline(enhancer: mhanet.Enhancer, x: Tensor) -> Tensor:
     if not len(x):
         return x
     ratio = enhancer.model.statistics.ratio(torch.sigmoid(enhancer.model(seen.abs()[None])[0]))
-    factor = torch.from_numpy(mhanet.gain(enhancer.gain, ratio.numpy())).float()
-    return frames.sound(seen * factor, len(x))
+    return frames.sound(seen * shaped(mhanet.gain(enhancer.gain, ratio.numpy()), 200.0, np.inf), len(x))
+
+
+def shaped(gains: NDArray[np.float64], release: float, limit: float) -> Tensor:
+    """The factors by their definition: a gain of the past counts as much as it may have fallen since."""
+    frame = np.arange(len(gains))
+    past = frame[:, None] - frame
+    fallen = 10 ** (-release * 0.016 * np.maximum(past, 0) / 20) * (past >= 0)
+    left = 10 ** (-limit / 20)
+    return torch.from_numpy(left + (1 - left) * (fallen[..., None] * gains).max(1, initial=0)).float()
 
 
 @pytest.mark.parametrize("rate", [16000, 11025, 48000])
@@ -245,6 +255,9 @@ def test_a_checkpoint_comes_back_with_its_statistics(tmp_path: Path) -> None:
     [
         (lambda: model()(torch.zeros(1, 3, 256)), r"`magnitudes`: expected shape \(B, T, 257\), got \(1, 3, 256\)"),
         (lambda: mhanet.Enhancer(model(), "best"), "`gain`: expected .mmse-lsa., .*, got .best."),
+        (lambda: mhanet.Enhancer(model(), release=0), "`release`: expected dB a second > 0, got 0"),
+        (lambda: mhanet.Enhancer(model(), limit=-1.5), "`limit`: expected dB >= 0, got -1.5"),
+        (lambda: mhanet.Enhancer(model(), limit=torch.nan), "`limit`: expected a finite number, got nan"),
         (lambda: mhanet.Enhancer(model(), window=6), "`window`: expected an integer >= 1 and <= 5, got 6"),
         (lambda: mhanet.Enhancer(model()).enhance(torch.tensor([torch.nan])), "`sound`: expected finite numbers"),
         (

@@ -9,7 +9,7 @@ from scipy import integrate, signal, special
 from torch import Tensor
 
 from mmha.models.mhanet import GAINS, Moments, Statistics, a_priori, frames, gain, noise_power
-from mmha.models.mhanet.gains import Table
+from mmha.models.mhanet.gains import Shape, Table
 
 RATIOS = 10.0 ** np.linspace(-12, 12, 97)
 
@@ -121,3 +121,24 @@ def test_noise_power_is_its_formula_and_keeps_the_power_without_speech() -> None
 def test_float32_of_torch_is_taken() -> None:
     xi: Tensor = torch.tensor([1.0, 3.0])
     assert gain("wf", xi.numpy()).tolist() == [0.5, 0.75]
+
+
+@pytest.mark.parametrize(("release", "limit"), [(29.0, 7.0), (torch.inf, 7.0), (613.0, torch.inf), (torch.inf, 0)])
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_gains_fall_slowly_and_leave_a_share_of_the_noise(count: int, release: float, limit: float) -> None:
+    draw = np.random.default_rng(5)
+    gains = draw.random((count, 7)) ** 5
+    fall, left = (10 ** (-decibels / 20) for decibels in (release * 256 / 16000, limit))
+    held, wanted = np.zeros(7), np.empty((count, 7))
+    for now, factor in zip(gains, wanted, strict=True):
+        held = np.where(now > held * fall, now, held * fall)
+        factor[:] = held - left * (held - 1)
+    shape, x = Shape(release, limit), torch.from_numpy(gains).float()
+    last = torch.zeros(2, 7)
+    both = torch.stack([x, 0 * x])
+    parts = [shape(part, last) for part in both.split([count // 3, count - count // 3], 1)]
+    found = torch.cat(parts, 1)
+    assert torch.allclose(found[0], torch.from_numpy(wanted).float(), atol=1e-6)
+    assert torch.allclose(found[1], torch.tensor(left).float())
+    assert torch.allclose(last[0], torch.from_numpy(held).float(), atol=1e-6)
+    assert torch.equal(both[0], x)

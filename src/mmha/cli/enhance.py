@@ -24,6 +24,8 @@ PIPE = "-"
 Noisy = Annotated[str, typer.Argument(metavar="NOISY", help="A sound file, a folder, or - for raw samples.")]
 Clean = Annotated[str, typer.Argument(metavar="CLEAN", help="Where to: a file or folder, or - for raw samples.")]
 Gain = Annotated[str, typer.Option(help="mmse-lsa, mmse-stsa, wf, srwf, cwf, irm or ibm (leaves least noise).")]
+Release = Annotated[float, typer.Option(help="How fast gains may fall, dB a second; inf: at once.")]
+Limit = Annotated[float, typer.Option(help="By how many dB noise is taken down at most; inf: no limit.")]
 Window = Annotated[int | None, typer.Option(help="Frames of 16 ms to look back on. Default: the model's.")]
 Weights = Annotated[str, typer.Option(help="float32 (exact), bfloat16, or int8 (a live stream costs least).")]
 Model = Annotated[Path | None, typer.Option(metavar="FILE", help="A model from `mmha train speech`.")]
@@ -39,7 +41,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 def enhance(
     noisy: Noisy,
     clean: Clean,
-    gain: Gain = "mmse-lsa",
+    gain: Gain = "cwf",
+    release: Release = 200.0,
+    limit: Limit = float("inf"),
     window: Window = None,
     weights: Weights = "float32",
     model: Model = None,
@@ -60,8 +64,9 @@ def enhance(
     checks.require(clean != PIPE or not json, "--json", "it with a file for CLEAN", "it with -")
     checks.require(not piped or plot is None, "--plot", "it with files", "it with -")
     drawable("--plot", plot)
-    with checks.renamed(gain="--gain", window="--window", weights="--weights"):
-        enhancer = _enhancer(model, gain, window, weights)
+    names = ("gain", "window", "weights", "release", "limit")
+    with checks.renamed(**{name: f"--{name}" for name in names}):
+        enhancer = _enhancer(model, gain, window, weights, release, limit)
     if piped:
         from mmha.cli import enhance_pipe
 
@@ -74,7 +79,9 @@ def enhance(
     raise typer.Exit(enhance_files.run(enhancer, Path(noisy), Path(clean), plot, json))
 
 
-def _enhancer(model: Path | None, gain: str, window: int | None, weights: str) -> Enhancer:
+def _enhancer(
+    model: Path | None, gain: str, window: int | None, weights: str, release: float, limit: float
+) -> Enhancer:
     from mmha.models.mhanet import Enhancer, load
 
-    return Enhancer(load() if model is None else load(model), gain, window, weights)
+    return Enhancer(load() if model is None else load(model), gain, window, weights, release, limit)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmha import checks
+from mmha.models.mhanet.frames import RATE, SHIFT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +136,39 @@ class Table:
         return (self.values[below] + self.steps[below] * (place - below)).float()
 
 
+class Shape:
+    """What a stream makes of its gains g: they fall slowly, and leave a share of the noise.
+
+    h[t] = max(g[t], ρ · h[t − 1]), ρ = 10^(−release · 0.016 / 20), of each bin; what its spectrum is multiplied by is
+    ℓ + (1 − ℓ) · h[t], ℓ = 10^(−limit / 20). Before the sound h is 0.
+
+    Args: release, the dB a second by which h falls at most, > 0; limit, the dB by which noise is attenuated at most,
+        >= 0. Infinite, either does nothing.
+    Raises: ValueError or TypeError for other numbers.
+    Source for h: Valin, *A hybrid DSP/deep learning approach to real-time full-band speech enhancement* (2018).
+
+    >>> import torch
+    >>> shape, last = Shape(release=375.0, limit=20.0), torch.zeros(1)
+    >>> shape(torch.tensor([[1.0], [0.0], [0.9]]), last).flatten(), last
+    (tensor([1.0000, 0.5511, 0.9100]), tensor([0.9000]))
+    """
+
+    def __init__(self, release: float, limit: float) -> None:
+        checks.require(_decibels("release", release) > 0, "release", "dB a second > 0", release)
+        checks.require(_decibels("limit", limit) >= 0, "limit", "dB >= 0", limit)
+        self.release, self.limit = release, limit
+        self.kept, self.left = 10 ** (-release * SHIFT / RATE / 20), 10 ** (-limit / 20)
+
+    def __call__(self, gains: Tensor, last: Tensor) -> Tensor:
+        """The factors of the next frames, float32 (..., T, 257), of their gains; `last` (..., 257), h, moves on."""
+        held = gains.clone()
+        before = last
+        for now in held.unbind(-2):
+            before = now.copy_(now.maximum(before * self.kept))
+        last.copy_(before)
+        return held.mul_(1 - self.left).add_(self.left)
+
+
 def noise_power(power: Any, xi: Any, gamma: Any = None) -> Floats:
     """|X|² · [1/(1+ξ)² + ξ/(γ(1+ξ))]: the expected power of the noise in each bin (DeepMMSE).
 
@@ -149,6 +183,11 @@ def noise_power(power: Any, xi: Any, gamma: Any = None) -> Floats:
     posterior = ratio + 1 if gamma is None else np.maximum(np.asarray(gamma, dtype=np.float64), SMALLEST)
     made: Floats = np.asarray(power, dtype=np.float64) * (1 / (1 + ratio) ** 2 + ratio / (posterior * (1 + ratio)))
     return made
+
+
+def _decibels(name: str, value: float) -> float:
+    """The value, which may be infinite."""
+    return value if value == float("inf") else checks.number(name, value)
 
 
 def _nu(xi: Floats, gamma: Floats) -> Floats:

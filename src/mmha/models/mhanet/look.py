@@ -13,7 +13,7 @@ from mmha.models.mhanet.stream import Enhancer, check
 
 
 class Look(NamedTuple):
-    """Of T frames of a sound: |X| and its gain, float32 (T, 257); and `back`, float32 (blocks, T, window).
+    """Of T frames of a sound: |X| and its factor, float32 (T, 257); and `back`, float32 (blocks, T, window).
 
     back[l, t, d] is the weight that frame t gives in block l to the frame d frames before it, the mean of the heads;
     0 where there was none yet.
@@ -42,5 +42,6 @@ def look(enhancer: Enhancer, sound: Tensor) -> Look:
     # Zeros ahead of the first frame are what a frame looked at before there was any.
     back = [torch.nn.functional.pad(rows[0], (1, 0)).gather(1, (before + 1).clamp_min(0)) for rows in weights]
     ratio = model.statistics.ratio(torch.sigmoid(logits[0]))
-    factor = torch.from_numpy(gain(enhancer.gain, ratio.numpy())).float()
+    gains = torch.from_numpy(gain(enhancer.gain, ratio.numpy())).float()
+    factor = enhancer.shape(gains, torch.zeros(gains.shape[-1]))
     return Look(seen, factor, torch.stack(back))

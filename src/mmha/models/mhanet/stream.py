@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mmha import checks
-from mmha.models.mhanet.frames import FRAME, SHIFT, weight, window
-from mmha.models.mhanet.gains import GAINS, Table
+from mmha.models.mhanet.frames import BINS, FRAME, SHIFT, weight, window
+from mmha.models.mhanet.gains import GAINS, Shape, Table
 from mmha.models.mhanet.model import MHANet
 from mmha.models.mhanet.step import Step
 
@@ -16,6 +16,9 @@ LATENCY = FRAME  # samples from a sound's coming in to its going out, 32 ms: a f
 LOUDEST = 1e9  # beyond it squares of sums of squares leave float32
 MOST_CHANNELS = 64  # each takes a cache of its own
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+GAIN = "cwf"
+RELEASE = 200.0  # dB a second; with the gain, what scored best on voices that training had not heard
+LIMIT = float("inf")  # dB
 AT_A_TIME = 64  # frames that go through the network together when so many have come in
 
 
@@ -24,8 +27,10 @@ class Enhancer:
 
     Args: model, whose weights are taken as they are now; gain, one of `gains.GAINS`; window, the frames that a frame
         sees, itself among them, None = the model's, or 256 (4.1 s) where the model has none; weights, "int8" for
-        a live stream that is to cost least, with gains that are hundredths of a dB off, "bfloat16" for half of either.
-    Raises: ValueError for another gain or weights, or a model that looks ahead.
+        a live stream that is to cost least, with gains that are hundredths of a dB off, "bfloat16" for half of either;
+        release and limit, how fast the gain of a bin may fall, in dB a second, and how far noise is attenuated at most,
+        in dB: `gains.Shape`. Infinite, what comes out is what the gain alone makes of it.
+    Raises: ValueError for another gain or weights, or a model that looks ahead; as `gains.Shape`.
 
     >>> from mmha.models.mhanet import small
     >>> Enhancer(MHANet(small())).enhance(torch.zeros(1000)).shape
@@ -33,13 +38,20 @@ class Enhancer:
     """
 
     def __init__(
-        self, model: MHANet, gain: str = "mmse-lsa", window: int | None = None, weights: str = "float32"
+        self,
+        model: MHANet,
+        gain: str = GAIN,
+        window: int | None = None,
+        weights: str = "float32",
+        release: float = RELEASE,
+        limit: float = LIMIT,
     ) -> None:
         checks.one_of("gain", gain, tuple(GAINS))
         checks.one_of("weights", weights, tuple(WEIGHTS))
         checks.require(model.config.causal, "model", "a causal one, for a stream", "one that looks ahead")
         self.model, self.gain = model.eval(), gain
         self.step, self.table = Step(model, WEIGHTS[weights]), Table(gain)
+        self.shape = Shape(release, limit)
         own = model.config.window or WINDOW
         self.window = own if window is None else checks.integer("window", window, 1, model.config.window)
 
@@ -71,7 +83,7 @@ class Stream:
     `push` takes any number of samples and gives back those that are ready: a frame is worked on as soon as it is
     complete, every 256 samples (16 ms). The n-th sample that comes out belongs to the sound's sample n − 256; together
     with the wait for a frame to be complete that is an algorithmic latency of 512 samples = 32 ms. Memory is bounded: a
-    cache of the window's keys and values for each block and one frame of sound, for each channel.
+    cache of the window's keys and values for each block, one frame of sound and of gains, for each channel.
     """
 
     def __init__(self, enhancer: Enhancer, channels: int | None = None) -> None:
@@ -80,6 +92,7 @@ class Stream:
         self.caches = enhancer.model.new_caches(enhancer.window, AT_A_TIME, rows, enhancer.step.dtype)
         self.waiting = torch.zeros(rows, SHIFT)  # half a frame of silence stands before the sound
         self.tail = torch.zeros(rows, SHIFT)
+        self.held = torch.zeros(rows, BINS)
         self.window, self.weight = window(), weight()
         self.taken = 0
 
@@ -110,7 +123,8 @@ class Stream:
         self.waiting = self.waiting[:, count * SHIFT :]
         seen = torch.fft.rfft(frames)
         mapped = torch.sigmoid(self.enhancer.step(seen.abs(), self.caches))
-        factor = self.enhancer.table(self.enhancer.model.statistics.decibels(mapped))
+        gains = self.enhancer.table(self.enhancer.model.statistics.decibels(mapped))
+        factor = self.enhancer.shape(gains, self.held)
         made = torch.fft.irfft(seen * factor, FRAME) * self.window
         firsts = torch.cat([self.tail[:, None], made[:, :-1, SHIFT:]], 1)
         self.tail = made[:, -1, SHIFT:].clone()
