@@ -218,15 +218,22 @@ struct CachedRows {
     for_each_piece(tile, run, kForwardKeys, [&](const Piece& p, const Run& part) {
       if (kScaled) scale_rows(p.value_scales, part, st.few.weights, st.few.weight_row, st.few.weight_key, st.few.rows);
       const C* ahead = near(st) ? p.values + kNear / sizeof(C) : keys_ahead(part.first, next);
+      if (ahead && !near(st) && st.few.weights == st.few.scores) ahead += kAskedByPowers / sizeof(C);
       add_few_values(p.values, width, width, part, tile, ahead, st);
     });
   }
 
+  // What to ask for during the softmax of a tile that all rows see.
+  const char* ahead_of_powers(const Tile& tile, const Tile* next, const ForwardState& st) const {
+    if (!near(st)) return reinterpret_cast<const char*>(keys_ahead(0, next));
+    return reinterpret_cast<const char*>(piece(tile.first, tile.last).values) + kNear;
+  }
+
  private:
-  // Keys ask for the tile's values, and these for the next tile's keys. Several rows that share 16-bit numbers are busy
-  // with a tile for so long that its lines would have left L1 again: there keys ask for keys and values for values, a
-  // little ahead, as long as they stand side by side.
-  static constexpr int64_t kNear = 16 << 10;
+  // Keys ask for the tile's values, the softmax for the first of the next tile's keys, and values for the others.
+  // Several rows that share 16-bit numbers are busy with a tile for so long that its lines would have left L1 again:
+  // there keys ask for keys and values for values, a little ahead, as long as they stand side by side.
+  static constexpr int64_t kNear = 16 << 10, kAskedByPowers = kForwardKeys / kLanes * kLinesAPower * kLine;
   bool near(const ForwardState& st) const {
     return sizeof(C) == 2 && st.few.rows > 2 && st.few.rows <= kTileRows && !cache.table && !cache.beam;
   }

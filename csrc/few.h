@@ -58,32 +58,46 @@ static inline void few_scores(const E* k, int64_t stride, const Run& run, Forwar
 
 // The running maximum of each row with `count` scores; what stands beyond them becomes -inf up to a whole vector.
 static inline void few_tops(int64_t count, ForwardState& st) {
+  Vec top[kLanes];
+  for (int i = 0; i < kLanes; i++) top[i] = set1(st.chunk.top[i]);
   for (int i = 0; i < st.few.rows; i++) {
     float* s = st.few.scores + i * kFewStride;
     for (int64_t j = count; j < round_up(count, kLanes); j++) s[j] = -__builtin_inff();
-    Vec top = set1(st.chunk.top[i]);
-    for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(s + j));
-    float lane[kLanes];
-    store(lane, top);
-    st.tile_top[i] = lane[0];
-    for (int x = 1; x < kLanes; x++)
-      if (!(lane[x] <= st.tile_top[i])) st.tile_top[i] = lane[x];
+    for (int64_t j = 0; j < count; j += kLanes) top[i] = max(top[i], load(s + j));
   }
+  transpose(top);
+  for (int n = kLanes / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) top[i] = max(top[i], top[i + n]);
+  store(st.tile_top, top[0]);
 }
 
-// sum[i] of R rows of probabilities, key by key: the chains run side by side.
+// Lines of memory that are asked for with each vector of powers: about as many as come in that time.
+constexpr int64_t kLinesAPower = 6;
+
+// The scores of R rows become exp2(score - top), and sum[i] theirs, key by key. An addition waits for the one before
+// and for its number to come back from where it was stored: so the sums go on beside later powers, two vectors behind.
+// Unless `ahead` is nullptr, memory from there on is asked for meanwhile, for nothing else reads it here.
 template <int R>
-static inline void few_sums(const float* p, int64_t count, float* sum) {
-  float s[R] = {};
-  for (int64_t j = 0; j < count; j++)
+static inline void few_powers(float* s, int64_t count, const float* top, float* sum, const char* ahead) {
+  constexpr int64_t kBehind = 2 * kLanes;
+  float total[R] = {};
+  const auto add_keys = [&](int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; j++)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) s[r] += p[r * kFewStride + j];
-  for (int r = 0; r < R; r++) sum[r] = s[r];
+      for (int r = 0; r < R; r++) total[r] += s[r * kFewStride + j];
+  };
+  for (int64_t j = 0; j < count; j += kLanes) {
+    for (int64_t y = 0; ahead && y < kLinesAPower; y++, ahead += kLine) ask(ahead);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) store(s + r * kFewStride + j, exp2(sub(load(s + r * kFewStride + j), set1(top[r]))));
+    if (j >= kBehind) add_keys(j - kBehind, j - kBehind + kLanes);
+  }
+  add_keys(max64(0, round_up(count, kLanes) - kBehind), count);
+  for (int r = 0; r < R; r++) sum[r] = total[r];
 }
 
 // softmax_tile for a tile of `count` keys that every row sees, along the keys.
-static inline void few_softmax(int64_t count, ForwardState& st) {
-  for (int i = st.few.rows; i < kLanes; i++) st.tile_top[i] = st.chunk.top[i];
+static inline void few_softmax(int64_t count, const char* ahead, ForwardState& st) {
   few_tops(count, st);
   const Vec hidden = set1(-__builtin_inff());
   const Vec old = load(st.chunk.top), found = load(st.tile_top);
@@ -92,13 +106,10 @@ static inline void few_softmax(int64_t count, ForwardState& st) {
   store(tops, top);
   store(st.chunk.top, found);
   store(st.rescale, rescale);
-  for (int i = 0; i < st.few.rows; i++) {
-    float* s = st.few.scores + i * kFewStride;
-    for (int64_t j = 0; j < count; j += kLanes) store(s + j, exp2(sub(load(s + j), set1(tops[i]))));
-  }
   for (int r = 0; r < st.few.rows; r += 4)
-    with_rows<4>(st.few.rows - r < 4 ? st.few.rows - r : 4,
-                 [&](auto tag) { few_sums<decltype(tag)::count>(st.few.scores + r * kFewStride, count, sums + r); });
+    with_rows<4>(st.few.rows - r < 4 ? st.few.rows - r : 4, [&](auto tag) {
+      few_powers<decltype(tag)::count>(st.few.scores + r * kFewStride, count, tops + r, sums + r, r ? nullptr : ahead);
+    });
   store(st.chunk.sum, add(mul(load(st.chunk.sum), rescale), load(sums)));
 }
 
@@ -150,7 +161,7 @@ static inline void attend_few(const S& source, Tile& tile, const Tile* next, For
   st.few.weights = along_keys ? st.few.scores : st.p;
   st.few.weight_row = along_keys ? kFewStride : 1;
   st.few.weight_key = along_keys ? 1 : kPanel;
-  if (along_keys) few_softmax(tile.last - tile.first, st);
+  if (along_keys) few_softmax(tile.last - tile.first, source.ahead_of_powers(tile, next, st), st);
   else few_softmax_lanes(tile, st);
   for (int i = 0; i < st.few.rows; i++)
     for (int64_t d = 0; d < source.width; d += kLanes) {

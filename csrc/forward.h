@@ -40,6 +40,7 @@ struct PlainRows {
   void few_scores(const Tile& tile, const Run& run, ForwardState& st) const {
     mmha::few_scores(k + (tile.first + run.first) * k_stride, k_stride, run, st);
   }
+  const char* ahead_of_powers(const Tile&, const Tile*, const ForwardState&) const { return nullptr; }
   void add_few(const Tile& tile, const Run& run, const Tile*, ForwardState& st) const {
     const E* row = v + (tile.first + run.first) * v_stride;
     const bool asks = v_stride == width && (st.few.rows > 1 || !kIsFloat<E>);
