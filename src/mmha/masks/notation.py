@@ -113,9 +113,10 @@ class _Reader:
             return True
         return False
 
-    def _need(self, wanted: str) -> None:
-        if not self._take(wanted):
-            self._fail(f"{wanted!r}")
+    def _need(self, *wanted: str) -> None:
+        """Take the first of what may stand here; any other was looked for before."""
+        if not self._take(wanted[0]):
+            self._fail(checks.listed(map(repr, wanted)))
 
     def _fail(self, expected: str, hint: str = "") -> NoReturn:
         if self.at < len(self.tokens):
@@ -167,7 +168,7 @@ class _Reader:
             self._enter()
             while not self._take(")"):
                 if values or named:
-                    self._need(",")
+                    self._need(",", ")")
                 self._argument(values, named)
             self.depth -= 1
         return self._build(start, name, values, named)
@@ -198,7 +199,7 @@ class _Reader:
         values: list[Any] = []
         while not self._take("]"):
             if values:
-                self._need(",")
+                self._need(",", "]")
             values.append(self._value())
         self.depth -= 1
         return values
