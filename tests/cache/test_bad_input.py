@@ -25,6 +25,10 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
+def leaf(*shape: int) -> Tensor:
+    return zeros(*shape).requires_grad_()
+
+
 def filled() -> KVCache:
     cache = KVCache(B, HK, MAX, D, value_dim=DV)
     cache.append(torch.randn(B, HK, N, D), torch.randn(B, HK, N, DV), torch.tensor([N, N - 2]))
@@ -125,6 +129,10 @@ ATTENTION: dict[str, Bad] = {
     "slopes for other heads": (attend(bias=ALiBi([1.0, 2.0])), "bias", "2"),
     "an additive of another size": (attend(bias=Additive(zeros(2, N + 2))), "bias", "(2, 7)"),
     "a bias that is a tensor": (attend(bias=zeros(H)), "bias", "(6,)"),
+    "slopes with a gradient": (attend(bias=ALiBi(leaf(H))), "bias", "requires it"),
+    "an additive with a gradient": (attend(bias=Additive(leaf(2, N))), "bias", "requires it"),
+    "a float mask with a gradient": (attend(None, leaf(2, N)), "mask", "requires it"),
+    "sinks with a gradient": (attend(sinks=leaf(H)), "sinks", "requires it"),
     "scale is NaN": (attend(scale=math.nan), "scale", "nan"),
     "softcap is 0": (attend(softcap=0.0), "softcap", "0.0"),
     "sinks for other heads": (attend(sinks=zeros(H + 1)), "sinks", "(7,)"),
@@ -169,6 +177,8 @@ STEP: dict[str, Bad] = {
     "beam of a negative row": (step(beam=torch.full((B, MAX), -1)), "beam", "-1"),
     "a mask by name": (step(mask="causal"), "mask", "'causal'"),
     "keys of another length": (step(mask=Keys(zeros(B, N, dtype=torch.bool))), "real", "(2, 5)"),
+    "a bias of scores with a gradient": (step(score_bias=ALiBi(leaf(H))), "score_bias", "requires it"),
+    "src_mask with a gradient": (step(src_mask=leaf(B, 1, 1, N + 1)), "src_mask", "requires it"),
     "a bias of scores that is a tensor": (step(score_bias=zeros(H)), "score_bias", "(6,)"),
     "slopes for other heads": (step(score_bias=ALiBi([1.0, 2.0])), "score_bias", "2"),
     "scale is infinite": (step(scale=math.inf), "scale", "inf"),

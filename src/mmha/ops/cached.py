@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +83,7 @@ def prepare(sizes: arguments.Sizes, mask: Any, tensor: Any, bias: Any, scale: An
         [], FULL, None, arguments.check_scale(scale, torch.float32), slopes, table, additives,
         arguments.check_sinks(sinks, sizes[1]), arguments.check_softcap(softcap),
     )  # fmt: skip
+    _refuse_gradients(bias=(slopes, table, *additives), mask=(tensor,), sinks=(call.sinks,))
     arguments.check_mask(mask, sizes)
     if tensor is None:
         return Query(mask, operators.checked(call) if call.parts() else call)
@@ -113,6 +115,16 @@ def attention(
     return (out, lse) if want_lse else out
 
 
+def _refuse_gradients(**given: Sequence[Tensor | None]) -> None:
+    """Raise ValueError for the argument of which a tensor waits for a gradient: none comes through a cache."""
+    if torch.is_grad_enabled():
+        for name, tensors in given.items():
+            if any(x is not None and x.requires_grad for x in tensors):
+                raise checks.value_error(
+                    name, "no gradient beside a cache (use torch.no_grad())", "one that requires it"
+                )
+
+
 def check_query(q: Any, cache: Cache) -> arguments.Sizes:
     """(B, H, Tq, longest row), when q fits the cache."""
     cache._refresh()
@@ -126,8 +138,7 @@ def check_query(q: Any, cache: Cache) -> arguments.Sizes:
     if q.dtype not in QUERY_DTYPES:
         raise TypeError(checks.message("q", "dtype float32, bfloat16 or float16", str(q.dtype).removeprefix("torch.")))
     checks.shape_is("q", q, (cache.batch, None, None, cache.head_dim), "(B, H, Tq, D)")
-    if q.requires_grad and torch.is_grad_enabled():
-        raise checks.value_error("q", "no gradient beside a cache (use torch.no_grad())", "one that requires it")
+    _refuse_gradients(q=(q,))
     if q.shape[1] % cache.kv_heads:
         raise checks.value_error("q", f"heads H in a multiple of the cache's {cache.kv_heads}", f"H = {q.shape[1]}")
     return cache.batch, q.shape[1], q.shape[2], cache._native.longest()
