@@ -64,12 +64,13 @@ MMHA_INLINE void key_tile(const Queries& q, int64_t dim, const C* keys, int64_t 
     for (int n = 0; n < N; n++) store(out + r * stride + (first + n) * kLanes, acc[r][n]);
 }
 
-// Vectors of keys that `rows` rows take at a time. Where several rows share a key one group, or in 16 bits two vectors,
-// have enough chains of FMAs, and memory is read from one end to the other, as hardware foresees it; otherwise as many
-// as there are registers for.
+// Vectors of keys that `rows` rows take at a time. Memory is read from one end to the other, as hardware foresees it,
+// where few vectors have enough chains of FMAs for what memory gives meanwhile: one group where several rows share a
+// key, two vectors of 16 bits; otherwise as many as there are registers for.
 template <class C>
 constexpr int tile_vectors(int rows) {
-  if (sizeof(C) > 1 && rows > 2) return sizeof(C) == 2 && kGroupVectors == 1 ? 2 : kGroupVectors;
+  if (sizeof(C) == 2 && kGroupVectors == 1) return 2;
+  if (sizeof(C) > 1 && rows > 2) return kGroupVectors;
   int n = 1;
   while (n < 8 && 2 * n * rows <= kGroupTiles) n *= 2;
   return n;
