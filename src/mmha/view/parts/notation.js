@@ -71,7 +71,10 @@ const Notation = (() => {
       return true;
     }
 
-    need(wanted) { if (!this.take(wanted)) this.fail(`'${wanted}'`); }
+    /** Take the first of what may stand here; any other was looked for before. */
+    need(...wanted) {
+      if (!this.take(wanted[0])) this.fail(wanted.map((word) => `'${word}'`).join(" or "));
+    }
 
     fail(expected, more = "") {
       const [word, place] = this.at < this.tokens.length ? this.tokens[this.at] : ["", this.end];
@@ -118,7 +121,7 @@ const Notation = (() => {
       if (this.peek() === "(") {
         this.enter();
         while (!this.take(")")) {
-          if (values.length || named.size) this.need(",");
+          if (values.length || named.size) this.need(",", ")");
           this.argument(values, named);
         }
         this.depth -= 1;
@@ -146,7 +149,7 @@ const Notation = (() => {
       this.enter();
       const values = [];
       while (!this.take("]")) {
-        if (values.length) this.need(",");
+        if (values.length) this.need(",", "]");
         values.push(this.value());
       }
       this.depth -= 1;
