@@ -219,13 +219,14 @@ struct CachedRows {
     for_each_piece(tile, run, kForwardKeys, [&](const Piece& p, const Run& part) {
       if (kScaled) scale_rows(p.value_scales, part, st.few.weights, st.few.weight_row, st.few.weight_key, st.few.rows);
       const C* ahead = near(st) ? p.values + kNear / sizeof(C) : keys_ahead(part.first, next);
-      if (ahead && !near(st) && st.few.weights == st.few.scores) ahead += kAskedByPowers / sizeof(C);
+      if (ahead && !near(st) && in_one_run() && st.few.weights == st.few.scores) ahead += kAskedByPowers / sizeof(C);
       add_few_values(p.values, width, width, part, tile, ahead, st);
     });
   }
 
-  // What to ask for during the softmax of a tile that all rows see.
+  // What to ask for during the softmax of a tile that all rows see: nothing where it might lie on another page.
   const char* ahead_of_powers(const Tile& tile, const Tile* next, const ForwardState& st) const {
+    if (!in_one_run()) return nullptr;
     if (!near(st)) return reinterpret_cast<const char*>(keys_ahead(0, next));
     return reinterpret_cast<const char*>(piece(tile.first, tile.last).values) + kNear;
   }
@@ -236,8 +237,9 @@ struct CachedRows {
   // there keys ask for keys and values for values, a little ahead, as long as they stand side by side.
   static constexpr int64_t kNear = 16 << 10, kAskedByPowers = kForwardKeys / kLanes * kLinesAPower * kLine;
   bool near(const ForwardState& st) const {
-    return sizeof(C) == 2 && st.few.rows > 2 && st.few.rows <= kTileRows && !cache.table && !cache.beam;
+    return sizeof(C) == 2 && st.few.rows > 2 && st.few.rows <= kTileRows && in_one_run();
   }
+  bool in_one_run() const { return !cache.table && !cache.beam; }
 
   // The next tile's keys behind its first `done`.
   const C* keys_ahead(int64_t done, const Tile* next) const {
